@@ -1,0 +1,300 @@
+"""The schema of a run: every setting, its type, its default, its unit.
+
+A run's YAML is composed by `owlcap.config_io` and becomes one frozen `SftRun` or `RlRun`; unknown
+keys are errors. Counts are `num_x`, seconds end in `_s`, sizes in `_gib`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Field(gt=0)
+Share = Field(ge=0, le=1)
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelSection(Section):
+    """The policy checkpoint and how it is held in memory."""
+
+    path: str  # a Hugging Face folder
+    dtype: Literal["fp32", "bf16"] = "bf16"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    freeze_vision: bool = True  # the vision blocks
+    freeze_projector: bool = False  # the vision tower's patch merger
+    gradient_checkpointing: bool = True
+
+
+class VideoSection(Section):
+    """How frames are sampled and resized; defaults are OwlCap's (spec: 2 fps, 16 to 768 frames)."""
+
+    fps: float = Field(default=2.0, gt=0)
+    min_frames: int = Field(default=16, gt=0)
+    max_frames: int = Field(default=768, gt=0)
+    min_pixels: int = 16 * 28 * 28  # of one frame
+    max_pixels: int = 768 * 28 * 28  # of one frame
+    total_pixels: int = 3584 * 28 * 28  # of all frames together
+    backend: Literal["decord", "pyav", "torchcodec"] = "decord"
+    deadline_s: float = Field(default=60.0, gt=0)  # for one clip; the decoder is killed after it
+    num_workers: int = Field(default=1, gt=0)  # decoder processes of one loader
+
+
+class DataSection(Section):
+    """Data sets (JSONL in the messages + videos form) and the prompt."""
+
+    train: str
+    validation: str | None = None
+    prompt: str | None = None  # replaces each row's own prompt
+    target: str = "messages"  # SFT target: the assistant message, or a name under the row's `captions`
+    reference: str = "reference"  # what rewards compare with: a name under `captions`; falls back to the target
+    max_prompt_tokens: int = Field(default=8192, gt=0)
+    max_bad_rows_share: float = Field(default=0.02, ge=0, le=1)  # more unreadable clips than this stop the run
+
+
+class OptimizerSection(Section):
+    """AdamW with a warm-up and a schedule over optimizer steps."""
+
+    lr: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    min_lr_ratio: float = Field(default=0.0, ge=0, le=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+
+
+class DeepSpeedSection(Section):
+    """ZeRO stage and offload of the DeepSpeed engine."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    offload_optimizer: bool = False
+    offload_params: bool = False
+
+    @model_validator(mode="after")
+    def _offload_needs_stage(self) -> DeepSpeedSection:
+        if self.offload_params and self.zero_stage != 3:
+            raise ValueError("offload_params needs zero_stage 3")
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3")
+        return self
+
+
+class ClusterSection(Section):
+    """What each Ray actor asks for. `ray_address: null` starts Ray on this machine."""
+
+    ray_address: str | None = None
+    num_nodes: int = Field(default=1, gt=0)
+    learner_ranks: int = Field(default=1, gt=0)
+    gpus_per_learner: int = Field(default=0, ge=0)
+    cpus_per_learner: float = Field(default=1.0, gt=0)
+    rollout_workers: int = Field(default=1, gt=0)
+    tensor_parallel: int = Field(default=1, gt=0)  # GPUs of one rollout engine
+    gpus_per_rollout: int = Field(default=0, ge=0)  # 0 = the CPU engine
+    cpus_per_rollout: float = Field(default=1.0, gt=0)
+    reward_workers: int = Field(default=1, gt=0)
+    cpus_per_reward: float = Field(default=0.1, gt=0)
+    threads_per_actor: int = Field(default=1, gt=0)  # OMP threads on CPU
+    placement_deadline_s: float = Field(default=300.0, gt=0)
+    start_deadline_s: float = Field(default=900.0, gt=0)  # engines and models loaded
+
+    @model_validator(mode="after")
+    def _engine_gpus(self) -> ClusterSection:
+        if self.gpus_per_rollout not in (0, self.tensor_parallel):
+            raise ValueError(
+                f"gpus_per_rollout is {self.gpus_per_rollout}; it is 0 (CPU) or equal to tensor_parallel "
+                f"({self.tensor_parallel})"
+            )
+        return self
+
+
+class CheckpointSection(Section):
+    """How often the whole training state is written, and how many are kept."""
+
+    every_steps: int = Field(default=50, gt=0)
+    keep: int = Field(default=2, gt=0)
+
+
+class TrackingSection(Section):
+    """JSONL and TensorBoard are always written; others go through verl's Tracking."""
+
+    backends: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
+    project: str = "owlcap"
+
+
+class SftSection(Section):
+    """Supervised fine-tuning. Batch sizes count sequences over all ranks."""
+
+    num_epochs: int = Field(default=1, gt=0)
+    batch_size: int = Field(default=64, gt=0)
+    tokens_per_micro_batch: int = Field(default=16384, gt=0)  # padded tokens on one rank
+    validate_every_steps: int = Field(default=50, gt=0)
+    num_validation: int = Field(default=256, gt=0)
+    max_steps: int | None = None  # stop earlier than num_epochs
+
+
+class JudgeSection(Section):
+    """Who decides whether a unit agrees with a caption."""
+
+    kind: Literal["lexical", "openai"] = "lexical"
+    model: str = "Qwen/Qwen3-32B"
+    base_urls: tuple[str, ...] = ("http://127.0.0.1:8000/v1",)
+    api_key_env: str = "OWLCAP_JUDGE_API_KEY"  # name of the environment variable
+    temperature: float = Field(default=0.7, ge=0)
+    max_tokens: int = Field(default=8192, gt=0)
+    call_deadline_s: float = Field(default=120.0, gt=0)  # all tries of one call together
+    max_tries: int = Field(default=4, gt=0)
+    concurrency: int = Field(default=64, gt=0)  # calls in flight
+
+
+class CserSection(Section):
+    """Caption Set Equivalence Reward; defaults are the paper's."""
+
+    match: Literal["lenient", "strict"] = "lenient"  # lenient: anything not contradicted agrees
+    combine: Literal["sum", "f1", "product", "min"] = "sum"
+    motion_weight: float = Field(default=1.0, ge=0)
+    detail_weight: float = Field(default=1.0, ge=0)
+    judge: JudgeSection = JudgeSection()
+
+
+class RewardTerm(Section):
+    """One reward in the weighted total. `name` is a registered reward."""
+
+    name: str
+    weight: float = 1.0
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class RewardsSection(Section):
+    """Rewards, their weights, and when too few rollouts are scored."""
+
+    terms: tuple[RewardTerm, ...] = (RewardTerm(name="cser"), RewardTerm(name="length"))
+    cser: CserSection = CserSection()
+    max_unscored_share: float = Field(default=0.5, ge=0, le=1)  # of one step; more stops the run
+    group_deadline_s: float = Field(default=300.0, gt=0)
+
+
+class AlgorithmSection(Section):
+    """The policy update. Names are verl's registries'; defaults are OwlCap's GRPO."""
+
+    advantage: str = "grpo"
+    normalize_by_std: bool = True
+    policy_loss: str = "vanilla"
+    clip_ratio: float = Field(default=0.2, gt=0)
+    clip_ratio_low: float | None = None
+    clip_ratio_high: float | None = None
+    loss_aggregation: Literal[
+        "token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"
+    ] = "seq-mean-token-mean"
+    kl_beta: float = Field(default=0.04, ge=0)
+    kl_estimator: Literal["k1", "abs", "k2", "k3"] = "k3"
+    num_epochs: int = Field(default=1, gt=0)  # passes over a step's groups
+    num_minibatches: int = Field(default=1, gt=0)  # optimizer updates a pass
+    tokens_per_micro_batch: int = Field(default=16384, gt=0)  # packed tokens on one rank
+
+
+class RolloutSection(Section):
+    """Sampling of caption groups by the vLLM engines."""
+
+    group_size: int = Field(default=8, gt=0)
+    prompts_per_step: int = Field(default=16, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = -1
+    max_new_tokens: int = Field(default=1024, gt=0)
+    max_model_len: int = Field(default=10240, gt=0)
+    max_num_seqs: int = Field(default=128, gt=0)
+    kv_cache_gib: float | None = None  # CPU engines; null: vLLM decides
+    gpu_memory_utilization: float = Field(default=0.6, gt=0, le=1)
+    enforce_eager: bool = False
+    group_deadline_s: float = Field(default=600.0, gt=0)
+    max_restarts: int = Field(default=3, ge=0)  # of one worker
+
+    @model_validator(mode="after")
+    def _trainable_sampling(self) -> RolloutSection:
+        if self.group_size < 2:
+            raise ValueError("group_size is 1: a group of one has no advantage (its mean is itself); use 2 or more")
+        if self.top_p != 1.0 or self.top_k != -1:
+            raise ValueError(
+                "top_p and top_k must stay 1.0 and -1 in training: truncated sampling renormalises the logprobs and "
+                "biases the importance ratio"
+            )
+        return self
+
+
+class EvaluationSection(Section):
+    """Held-out captions: greedy, and sampled when asked."""
+
+    data: str | None = None
+    every_steps: int = Field(default=50, gt=0)
+    num_clips: int = Field(default=200, gt=0)
+    at_start: bool = True
+    sampled: bool = False  # also draw one caption a clip at temperature 1
+
+
+class Run(Section):
+    """Settings that SFT and RL share."""
+
+    name: str
+    seed: int = 0
+    run_dir: str = "runs"  # this run is written to run_dir/name
+    model: ModelSection
+    video: VideoSection = VideoSection()
+    data: DataSection
+    optimizer: OptimizerSection
+    deepspeed: DeepSpeedSection = DeepSpeedSection()
+    cluster: ClusterSection = ClusterSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    tracking: TrackingSection = TrackingSection()
+
+
+class SftRun(Run):
+    """`owlcap sft`."""
+
+    kind: Literal["sft"] = "sft"
+    sft: SftSection = SftSection()
+
+    @model_validator(mode="after")
+    def _ranks_divide_batch(self) -> SftRun:
+        check_divides("sft.batch_size", self.sft.batch_size, self.cluster.learner_ranks)
+        return self
+
+
+class RlRun(Run):
+    """`owlcap rl`."""
+
+    kind: Literal["rl"] = "rl"
+    num_steps: int | None = None  # null: num_epochs over the data
+    num_epochs: int = Field(default=1, gt=0)
+    reference_model: str | None = None  # frozen reference of the KL term; null: model.path
+    rollout: RolloutSection = RolloutSection()
+    rewards: RewardsSection = RewardsSection()
+    algorithm: AlgorithmSection
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> RlRun:
+        minibatches = self.algorithm.num_minibatches
+        check_divides(
+            "rollout.prompts_per_step", self.rollout.prompts_per_step, self.cluster.learner_ranks * minibatches
+        )
+        longest = self.data.max_prompt_tokens + self.rollout.max_new_tokens
+        if longest > self.rollout.max_model_len:
+            raise ValueError(
+                f"rollout.max_model_len is {self.rollout.max_model_len}; data.max_prompt_tokens + "
+                f"rollout.max_new_tokens is {longest}: raise the first or lower the others"
+            )
+        return self
+
+
+def check_divides(key: str, count: int, parts: int) -> None:
+    """Raise ValueError unless `count` splits evenly over `parts` learner ranks (times mini-batches)."""
+    if count % parts:
+        nearest = max(parts, round(count / parts) * parts)
+        raise ValueError(f"{key} is {count}; it must be a multiple of {parts} (learner ranks x mini-batches): use {nearest}")
