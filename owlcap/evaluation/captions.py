@@ -1,0 +1,123 @@
+"""Score captions of held-out clips: given ones, or ones that a rollout pool generates now.
+
+samples --> pool.generate --> group (as it finishes) --> reward suite or reward pool --> ClipRow
+                 \\-> failure --> failed                          \\-> unscored
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from owlcap.errors import DataError
+from owlcap.evaluation.repetition import repetition
+from owlcap.evaluation.report import CaptionReport, ClipProblem, ClipRow, make_report
+from owlcap.types import RewardBreakdown, Sample, ScoredRollout, Unscored
+
+__all__ = ["CaptionScorer", "evaluate_captions"]
+
+NO_CAPTION = "no caption was given for this clip"
+
+
+class CaptionScorer(Protocol):
+    """What scores captions against a sample's reference; `rewards.suite.RewardSuite` is one."""
+
+    async def score_group(self, sample: Sample, captions: Sequence[str]) -> Sequence[ScoredRollout]:
+        """One score, or a stated failure, for each caption."""
+        ...
+
+
+def evaluate_captions(
+    captions: Mapping[str, str | Sequence[str]],
+    samples: Sequence[Sample],
+    suite: CaptionScorer,
+    *,
+    name: str = "captions",
+    concurrency: int = 64,
+) -> CaptionReport:
+    """Score captions (by sample id; one or several a clip) against the samples' references.
+
+    A sample without a caption is counted as failed and named; a caption whose id no sample has is a
+    DataError, since it says that captions and data do not belong together.
+
+    Args:
+        concurrency: clips being scored at a time (judges are called over a network).
+    """
+    check_unique_ids(samples)
+    check_known_ids(captions, samples)
+    given = {id_: (text,) if isinstance(text, str) else tuple(text) for id_, text in captions.items()}
+    present = [sample for sample in samples if given.get(sample.id)]
+    failed = [ClipProblem(sample.id, NO_CAPTION) for sample in samples if not given.get(sample.id)]
+    scores = asyncio.run(_score_all(present, given, suite, concurrency))
+    rows, unscored = split_scored((sample, given[sample.id], scores[sample.id]) for sample in present)
+    return make_report(name, rows, failed=failed, unscored=unscored)
+
+
+async def _score_all(
+    samples: Sequence[Sample], captions: Mapping[str, tuple[str, ...]], suite: CaptionScorer, concurrency: int
+) -> dict[str, tuple[ScoredRollout, ...]]:
+    """Scores by sample id, at most `concurrency` clips in flight."""
+    slots = asyncio.Semaphore(concurrency)
+
+    async def score(sample: Sample) -> tuple[ScoredRollout, ...]:
+        async with slots:
+            return tuple(await suite.score_group(sample, captions[sample.id]))
+
+    scores = await asyncio.gather(*(score(sample) for sample in samples))
+    return {sample.id: score for sample, score in zip(samples, scores, strict=True)}
+
+
+ScoredClip = tuple[Sample, tuple[str, ...], tuple[ScoredRollout, ...]]
+
+
+def split_scored(clips: Iterable[ScoredClip]) -> tuple[list[ClipRow], list[ClipProblem]]:
+    """Rows of the clips with at least one score, and the clips with none."""
+    rows, unscored = [], []
+    for sample, captions, scores in clips:
+        if len(scores) != len(captions):
+            raise DataError(f"{len(scores)} scores came back for {len(captions)} captions", where=f"clip {sample.id}")
+        row = _clip_row(sample, captions, scores)
+        if row is None:
+            reasons = sorted({f"{score.reward}: {score.reason}" for score in scores if isinstance(score, Unscored)})
+            unscored.append(ClipProblem(sample.id, "; ".join(reasons)))
+        else:
+            rows.append(row)
+    return rows, unscored
+
+
+def _clip_row(sample: Sample, captions: tuple[str, ...], scores: Sequence[ScoredRollout]) -> ClipRow | None:
+    """A clip's row from its scored captions only, or None where none is scored."""
+    values: dict[str, list[float]] = {}
+    for caption, score in zip(captions, scores, strict=True):
+        if not isinstance(score, RewardBreakdown):
+            continue
+        figures = {"reward": score.total, **score.metrics, "repetition": repetition(caption)}
+        for metric, value in figures.items():
+            if not math.isfinite(value):
+                raise DataError(f"the figure {metric!r} is {value}", where=f"clip {sample.id}")
+            values.setdefault(metric, []).append(value)
+    if not values:
+        return None
+    metrics = {metric: math.fsum(figures) / len(figures) for metric, figures in values.items()}
+    return ClipRow(sample.id, captions, sample.reference, metrics)
+
+
+def check_unique_ids(samples: Sequence[Sample]) -> None:
+    """Raise DataError if two samples share an id: their figures could not be told apart."""
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.id in seen:
+            raise DataError(f"two clips have the id {sample.id!r}", cure="give every row its own id")
+        seen.add(sample.id)
+
+
+def check_known_ids(ids: Iterable[str], samples: Sequence[Sample]) -> None:
+    """Raise DataError for captions of clips that the data does not hold."""
+    unknown = sorted(set(ids) - {sample.id for sample in samples})
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} captions belong to no clip of the data, the first is {unknown[0]!r}",
+            cure="give the data file that these captions were made from",
+        )

@@ -1,0 +1,122 @@
+"""`owlcap eval captions`: figures of a model, or of captions in a file, on a data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from owlcap.config import RewardsSection, RlRun
+from owlcap.errors import ConfigError, DataError
+from owlcap.evaluation.report import CaptionReport, load_report, save_report
+
+if TYPE_CHECKING:
+    from owlcap.types import Sample
+
+
+def run_eval_captions(
+    source: str | Path,
+    data: str | Path,
+    *,
+    num_clips: int | None = None,
+    sampled: bool = False,
+    num_completions: int = 1,
+    config: RlRun | None = None,
+    out: Path | None = None,
+    against: Path | None = None,
+    show: Callable[[str], None] | None = None,
+) -> CaptionReport:
+    """Caption the clips of `data` with a model, or take captions from a file, and score them.
+
+    Args:
+        source: a Hugging Face model folder, or a JSONL file of {"id": ..., "caption": ...} rows.
+        data: JSONL in the messages + videos form.
+        num_clips: only the first so many clips.
+        sampled: draw at temperature 1 instead of greedily; `num_completions` a clip are averaged.
+        config: takes its sections cluster, rollout, rewards, video, data.prompt and data.reference;
+            without one: this machine's CPUs, the video settings kept beside the model, the lexical judge.
+        out: the report is also written here as JSON.
+        against: an earlier report (JSON); the table then shows before, after and the paired difference.
+        show: takes the finished table as text.
+    """
+    from owlcap.evaluation.table import render_table
+
+    before = load_report(against) if against else None
+    if num_clips is not None and num_clips < 1:
+        raise ConfigError(f"the number of clips is {num_clips}", allowed="1 or more")
+    samples = _read_samples(data, config)
+    rewards = config.rewards if config else RewardsSection()
+    if Path(source).is_file():
+        report = _evaluate_file(Path(source), samples, num_clips, rewards)
+    elif Path(source).is_dir():
+        raise ConfigError("only captions files can be evaluated yet", where=str(source))
+    else:
+        raise ConfigError(
+            "no such model folder or captions file",
+            where=str(source),
+            allowed="a Hugging Face model folder, or a .jsonl file of {id, caption} rows",
+        )
+    if out:
+        save_report(report, out)
+    if show:
+        show(render_table(before, report) if before else render_table(report))
+    return report
+
+
+def _read_samples(data: str | Path, config: RlRun | None) -> list[Sample]:
+    """All clips of the data, under the config's prompt and reference where there is a config."""
+    from owlcap.data.rows import read_rows
+
+    section = config.data.model_copy(update={"train": str(data)}) if config else None
+    samples = read_rows(data, section)
+    if not samples:
+        raise DataError("the data holds no clip", where=str(data))
+    return samples[:num_clips]
+
+
+def _evaluate_file(source: Path, samples: list[Sample], data: str | Path, rewards: RewardsSection) -> CaptionReport:
+    """Score the captions of a file; ids beyond the clips asked for are left out."""
+    from rewards.suite import make_suite
+
+    from owlcap.evaluation.captions import evaluate_captions
+
+    captions = read_captions(source)
+    return evaluate_captions(captions, samples, make_suite(rewards), name=source.stem)
+
+
+def read_captions(path: str | Path) -> Mapping[str, str]:
+    """Captions by id from a JSONL file of {"id": ..., "caption": ...} rows.
+
+    Raises DataError naming file and line for a broken row and for an id that occurs twice.
+    """
+    captions: dict[str, str] = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"the captions file cannot be read: {error.strerror}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise DataError("the captions file is not UTF-8 text", where=str(path)) from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        id_, caption = _caption_row(line, where)
+        if id_ in captions:
+            raise DataError(f"the id {id_!r} occurs twice", where=where, cure="keep one caption a clip")
+        captions[id_] = caption
+    if not captions:
+        raise DataError("the captions file has no rows", where=str(path))
+    return captions
+
+
+def _caption_row(line: str, where: str) -> tuple[str, str]:
+    """Id and caption of one line."""
+    allowed = '{"id": "clip-1", "caption": "..."} on each line'
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"broken JSON: {error.msg}", where=where, allowed=allowed) from error
+    if not isinstance(row, dict) or not isinstance(row.get("id"), str) or not isinstance(row.get("caption"), str):
+        raise DataError("a row needs the texts id and caption", where=where, allowed=allowed)
+    return row["id"], row["caption"]
