@@ -72,17 +72,23 @@ def _read_samples(data: str | Path, config: RlRun | None) -> list[Sample]:
     samples = read_rows(data, section)
     if not samples:
         raise DataError("the data holds no clip", where=str(data))
-    return samples[:num_clips]
+    return samples
 
 
-def _evaluate_file(source: Path, samples: list[Sample], data: str | Path, rewards: RewardsSection) -> CaptionReport:
-    """Score the captions of a file; ids beyond the clips asked for are left out."""
+def _evaluate_file(
+    source: Path, samples: list[Sample], num_clips: int | None, rewards: RewardsSection
+) -> CaptionReport:
+    """Score the captions of a file for the first `num_clips` clips; every id must be one of the data's."""
     from rewards.suite import make_suite
 
-    from owlcap.evaluation.captions import evaluate_captions
+    from owlcap.evaluation.captions import check_known_ids, evaluate_captions
 
     captions = read_captions(source)
-    return evaluate_captions(captions, samples, make_suite(rewards), name=source.stem)
+    check_known_ids(captions, samples)
+    chosen = samples[:num_clips]
+    wanted = {sample.id for sample in chosen}
+    given = {id_: caption for id_, caption in captions.items() if id_ in wanted}
+    return evaluate_captions(given, chosen, make_suite(rewards), name=source.stem)
 
 
 def read_captions(path: str | Path) -> Mapping[str, str]:
