@@ -1,0 +1,50 @@
+"""Captions files: every broken row is named with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from owlcap.errors import DataError
+from owlcap.evaluation.run import read_captions
+
+
+def write(tmp_path: Path, *lines: str) -> Path:
+    path = tmp_path / "captions.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_captions_are_read_by_id_and_blank_lines_do_not_count(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"id": "a", "caption": "one"}', "", '{"id": "b", "caption": "two", "extra": 1}')
+    assert read_captions(path) == {"a": "one", "b": "two"}
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ('{"id": "b", "caption"', "broken JSON"),
+        ('["b", "two"]', "needs the texts id and caption"),
+        ('{"id": 7, "caption": "two"}', "needs the texts id and caption"),
+        ('{"id": "b"}', "needs the texts id and caption"),
+        ('{"id": "a", "caption": "again"}', "the id 'a' occurs twice"),
+    ],
+)
+def test_a_broken_row_is_named_with_file_and_line(tmp_path: Path, line: str, what: str) -> None:
+    path = write(tmp_path, '{"id": "a", "caption": "one"}', line)
+    with pytest.raises(DataError, match=what) as error:
+        read_captions(path)
+    assert error.value.where == f"{path}:2"
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no rows"):
+        read_captions(write(tmp_path, ""))
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "captions.jsonl"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_captions(path)
