@@ -24,11 +24,11 @@ TEXTS = [
 CLIP_FPS, CLIP_FRAMES, CLIP_SIZE = 6, 12, 56
 
 
-def write_clip(path: Path, frames: np.ndarray, fps: int = CLIP_FPS) -> Path:
-    """Encode uint8 [T, H, W, 3] frames as an H.264 mp4."""
+def write_clip(path: Path, frames: np.ndarray, fps: int = CLIP_FPS, faststart: bool = False) -> Path:
+    """Encode uint8 [T, H, W, 3] frames as H.264; the suffix names the container. faststart puts the index first."""
     import av
 
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps))
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         stream.options = {"crf": "10"}
