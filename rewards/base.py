@@ -1,0 +1,49 @@
+"""What a reward and a judge are.
+
+A reward gives every caption of a group a value or a stated failure, never a default 0. A judge splits two
+captions into units and labels each unit against the whole other caption (OwlCap section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from owlcap.config import RewardsSection
+from owlcap.types import Judgement, Sample, Score, Unscored
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Scores one group: all captions sampled for one clip."""
+
+    name: str
+
+    async def score_group(self, sample: Sample, captions: Sequence[str]) -> Sequence[Score | Unscored]:
+        """One Score or Unscored a caption, in order. Values are finite numbers."""
+        ...
+
+
+class Judge(Protocol):
+    """Decides which units of two captions agree with the other caption."""
+
+    async def judge(self, predicted: str, reference: str) -> Judgement:
+        """Both unit lists, labelled.
+
+        Raises:
+            JudgeError: the judge cannot be reached, or its reply cannot be read. The rollout is then unscored.
+        """
+        ...
+
+
+@runtime_checkable
+class Closeable(Protocol):
+    """A reward or judge that holds connections."""
+
+    async def close(self) -> None:
+        """Release them. Called once, by whoever closes the suite."""
+        ...
+
+
+RewardFactory = Callable[[RewardsSection, Mapping[str, Any]], Reward]
+"""What is registered under a reward's name: called with all reward settings and the term's own `options`."""

@@ -1,0 +1,149 @@
+"""The reward service: Ray actors that score groups as they finish.
+
+    pool = RewardPool(cfg.rewards, cfg.cluster)
+    refs = [pool.submit(group_ref) for group_ref in rollout_refs]   # may be submitted before they are generated
+    scored = ray.get(refs)
+
+An actor is a thin shell around a RewardSuite: it imports no torch, starts in about a second and scores many groups
+at the same time, since judging is waiting. An actor that dies is restarted by Ray and its unfinished groups are
+scored again, which is safe because scoring changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from owlcap.config import ClusterSection, RewardsSection
+from owlcap.errors import PlacementError, RewardError
+from owlcap.types import RolloutFailure, RolloutGroup, ScoredGroup
+from rewards.suite import make_suite
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+MAX_RESTARTS = 3  # of one actor; a plug-in that kills its process every time must not loop for ever
+MAX_TASK_RETRIES = 3  # of one group, when its actor dies
+
+
+class RewardWorker:
+    """Actor that owns one RewardSuite."""
+
+    def __init__(self, index: int, rewards: RewardsSection) -> None:
+        self._index = index
+        self._suite = make_suite(rewards)
+
+    def __repr__(self) -> str:  # shown in Ray's logs and dashboard
+        return f"RewardWorker({self._index})"
+
+    async def ready(self) -> int:
+        """The actor's index, once it answers."""
+        return self._index
+
+    async def score(self, group: RolloutGroup | RolloutFailure) -> ScoredGroup | RolloutFailure:
+        """Score all completions of a group; a prompt that failed in generation passes through as it is."""
+        if isinstance(group, RolloutFailure):
+            return group
+        started = time.perf_counter()
+        captions = [completion.text for completion in group.completions]
+        scores = await self._suite.score_group(group.sample, captions)
+        return ScoredGroup(group, scores, score_s=time.perf_counter() - started)
+
+    async def close(self) -> None:
+        """Release the suite's connections."""
+        await self._suite.close()
+
+
+@dataclass(slots=True)
+class _Worker:
+    actor: Any  # ray.actor.ActorHandle of RewardWorker
+    unfinished: list[ObjectRef] = field(default_factory=list)
+
+    def num_unfinished(self) -> int:
+        """Groups handed over and not yet scored."""
+        if self.unfinished:
+            _, self.unfinished = ray.wait(
+                self.unfinished, num_returns=len(self.unfinished), timeout=0, fetch_local=False
+            )
+        return len(self.unfinished)
+
+
+class RewardPool:
+    """`cluster.reward_workers` reward actors behind one `submit`.
+
+    Raises:
+        ConfigError: a reward that cannot be built, before any actor starts.
+    """
+
+    def __init__(self, rewards: RewardsSection, cluster: ClusterSection) -> None:
+        make_suite(rewards)
+        self._deadline_s = cluster.start_deadline_s
+        rewards = _share_of_judge(rewards, cluster.reward_workers)
+        actor_class = ray.remote(RewardWorker)
+        pool = uuid4().hex[:6]  # two pools may live in one cluster
+        self._workers = [
+            _Worker(
+                actor_class.options(
+                    name=f"rewards-{index}-{pool}",
+                    num_cpus=cluster.cpus_per_reward,
+                    max_restarts=MAX_RESTARTS,
+                    max_task_retries=MAX_TASK_RETRIES,
+                ).remote(index, rewards)
+            )
+            for index in range(cluster.reward_workers)
+        ]
+
+    @property
+    def actors(self) -> tuple[Any, ...]:
+        """Handles of the live actors."""
+        return tuple(worker.actor for worker in self._workers)
+
+    def wait_ready(self) -> None:
+        """Block until every actor answers. Not needed before `submit`: it only tells early what is wrong.
+
+        Raises:
+            PlacementError: not all actors were up in cluster.start_deadline_s.
+            RewardError: an actor died at its start.
+        """
+        try:
+            ray.get([actor.ready.remote() for actor in self.actors], timeout=self._deadline_s)
+        except GetTimeoutError as error:
+            raise PlacementError(
+                f"{len(self._workers)} reward actors were not up within {self._deadline_s:g} s",
+                where="cluster.reward_workers, cluster.cpus_per_reward",
+                cure="ask for fewer or smaller reward actors, or raise cluster.start_deadline_s",
+            ) from error
+        except RayActorError as error:
+            raise RewardError(f"a reward actor died at its start: {error}") from error
+
+    def submit(self, group: ObjectRef | RolloutGroup | RolloutFailure) -> ObjectRef:
+        """Hand a group, or the reference of one still being generated, to the least loaded actor.
+
+        Returns:
+            ObjectRef[ScoredGroup | RolloutFailure]. Getting it raises what `RewardSuite.score_group` or the
+            generating task raised.
+        """
+        if not self._workers:
+            raise RewardError("this reward pool is closed", cure="make a new RewardPool")
+        worker = min(self._workers, key=_Worker.num_unfinished)
+        scored = worker.actor.score.remote(group)
+        worker.unfinished.append(scored)
+        return scored
+
+    def close(self) -> None:
+        """Stop the actors; groups not yet scored are lost. Closing twice is harmless."""
+        for worker in self._workers:
+            ray.kill(worker.actor, no_restart=True)
+        self._workers = []
+
+
+def _share_of_judge(rewards: RewardsSection, num_workers: int) -> RewardsSection:
+    """Settings of one actor: judge.concurrency is a limit for the pool, so each actor gets its part."""
+    judge = rewards.cser.judge
+    judge = judge.model_copy(update={"concurrency": max(1, judge.concurrency // num_workers)})
+    return rewards.model_copy(update={"cser": rewards.cser.model_copy(update={"judge": judge})})

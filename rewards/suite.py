@@ -1,0 +1,184 @@
+"""Several rewards as one: weights, the total, and what happens when one of them fails.
+
+A JudgeError or a missed deadline leaves rollouts unscored. Anything else a reward does wrong (another exception,
+a wrong length, a wrong type, NaN) is a RewardError that names the function: a fault in code is never turned into
+a number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from numbers import Real
+
+import rewards.cser
+import rewards.length  # noqa: F401  (registers itself)
+from owlcap.config import RewardsSection, RewardTerm
+from owlcap.errors import ConfigError, JudgeError, RewardError
+from owlcap.registry import resolve
+from owlcap.types import RewardBreakdown, Sample, Score, ScoredRollout, Unscored
+from rewards.base import Closeable, Reward
+from rewards.failures import one_line
+from rewards.text import repetition, words
+
+CANCEL_GRACE_S = 1.0  # what a reward past its deadline gets to stop
+
+Outcome = Score | Unscored
+
+
+class RewardSuite:
+    """Rewards with their weights. Use `make_suite`; use and close it in one event loop."""
+
+    def __init__(self, terms: Sequence[tuple[Reward, float]], group_deadline_s: float) -> None:
+        self._terms = tuple(terms)
+        self._deadline_s = group_deadline_s
+
+    async def score_group(self, sample: Sample, captions: Sequence[str]) -> tuple[ScoredRollout, ...]:
+        """Score all captions of one clip: all rewards at the same time, within the group's deadline.
+
+        A rollout that any reward of non-zero weight leaves unscored is unscored as a whole.
+
+        Raises:
+            RewardError: a reward broke its contract.
+        """
+        if not captions:
+            return ()
+        columns = await self._outcomes(sample, tuple(captions))
+        return tuple(
+            self._breakdown(caption, [column[row] for column in columns]) for row, caption in enumerate(captions)
+        )
+
+    async def close(self) -> None:
+        """Release what the rewards hold."""
+        for reward, _ in self._terms:
+            if isinstance(reward, Closeable):
+                await reward.close()
+
+    async def _outcomes(self, sample: Sample, captions: tuple[str, ...]) -> list[tuple[Outcome, ...]]:
+        """One column of outcomes a reward."""
+        tasks = [asyncio.ensure_future(_run(reward, sample, captions)) for reward, _ in self._terms]
+        try:
+            await asyncio.wait(tasks, timeout=self._deadline_s, return_when=asyncio.FIRST_EXCEPTION)
+            late = f"no answer within {self._deadline_s:g} s (rewards.group_deadline_s)"
+            columns: list[tuple[Outcome, ...]] = []
+            for (reward, _), task in zip(self._terms, tasks, strict=True):
+                if task.done():
+                    columns.append(task.result())
+                else:
+                    columns.append((Unscored(reward.name, late),) * len(captions))
+            return columns
+        finally:
+            await _cancel(tasks)
+
+    def _breakdown(self, caption: str, outcomes: Sequence[Outcome]) -> ScoredRollout:
+        total, parts = 0.0, {}
+        metrics = {"length_words": float(len(words(caption))), "repetition": repetition(caption)}
+        for (reward, weight), outcome in zip(self._terms, outcomes, strict=True):
+            if isinstance(outcome, Unscored):
+                if weight != 0:
+                    return outcome
+                continue
+            twice = metrics.keys() & outcome.metrics.keys()
+            if twice:
+                raise RewardError(
+                    f'the metric "{min(twice)}" of the reward {reward.name} is already taken', cure="rename the metric"
+                )
+            total += weight * outcome.value
+            parts[reward.name] = outcome
+            metrics.update(outcome.metrics)
+        return RewardBreakdown(total, parts=parts, metrics=metrics)
+
+
+def make_suite(rewards: RewardsSection) -> RewardSuite:
+    """Build the rewards of a run by their registered names.
+
+    Raises:
+        ConfigError: no terms, an unknown or repeated name, a bad weight or option.
+    """
+    if not rewards.terms:
+        raise ConfigError("no rewards are given", where="rewards.terms", cure="add at least one, e.g. {name: cser}")
+    terms = [(_make_reward(term, rewards), term.weight) for term in rewards.terms]
+    taken: set[str] = set()
+    for reward, _ in terms:
+        if reward.name in taken:
+            raise ConfigError(
+                f'the reward "{reward.name}" is given twice', where="rewards.terms", cure="keep one, with its weight"
+            )
+        taken.add(reward.name)
+    return RewardSuite(terms, rewards.group_deadline_s)
+
+
+def _make_reward(term: RewardTerm, rewards: RewardsSection) -> Reward:
+    where = f'rewards.terms, name "{term.name}"'
+    if not math.isfinite(term.weight):
+        raise ConfigError(f"the weight is {term.weight}", where=where, allowed="a finite number")
+    factory = resolve("reward", term.name)
+    if not callable(factory):
+        raise ConfigError(
+            f"{term.name} is not callable", where=where, allowed="a class or function that makes a Reward"
+        )
+    reward = factory(rewards, term.options)
+    if not isinstance(reward, Reward):
+        raise ConfigError(
+            f"{term.name} made a {type(reward).__name__}",
+            where=where,
+            allowed="an object with `name` and `async score_group(sample, captions)`",
+        )
+    return reward
+
+
+async def _run(reward: Reward, sample: Sample, captions: tuple[str, ...]) -> tuple[Outcome, ...]:
+    """Call one reward and check what it returns: the boundary between this system and anyone's reward code."""
+    try:
+        outcomes = await reward.score_group(sample, captions)
+    except JudgeError as error:
+        return (Unscored(reward.name, one_line(error)),) * len(captions)
+    except Exception as error:
+        raise RewardError(
+            f"the reward {reward.name} raised {type(error).__name__}: {error}", where=_place(reward, sample)
+        ) from error
+    if not isinstance(outcomes, Sequence) or len(outcomes) != len(captions):
+        returned = f"{len(outcomes)} scores" if isinstance(outcomes, Sequence) else type(outcomes).__name__
+        raise RewardError(
+            f"the reward {reward.name} returned {returned} for {len(captions)} captions",
+            where=_place(reward, sample),
+            allowed="a sequence of one Score or Unscored a caption, in order",
+        )
+    return tuple(_checked(outcome, reward, sample) for outcome in outcomes)
+
+
+def _checked(outcome: object, reward: Reward, sample: Sample) -> Outcome:
+    """The outcome with its numbers as plain floats."""
+    if isinstance(outcome, Unscored):
+        return outcome
+    if not isinstance(outcome, Score):
+        raise RewardError(
+            f"the reward {reward.name} returned a {type(outcome).__name__}",
+            where=_place(reward, sample),
+            allowed="Score or Unscored",
+        )
+    named: Mapping[str, object] = {"value": outcome.value, **outcome.metrics}
+    for name, number in named.items():
+        if not isinstance(number, Real) or isinstance(number, bool) or not math.isfinite(number):
+            raise RewardError(
+                f"the {name} of the reward {reward.name} is {number!r}",
+                where=_place(reward, sample),
+                allowed="a finite number; return Unscored with a reason where there is none",
+            )
+    metrics = {name: float(number) for name, number in outcome.metrics.items()}
+    return replace(outcome, value=float(outcome.value), metrics=metrics)
+
+
+async def _cancel(tasks: Sequence[asyncio.Future[tuple[Outcome, ...]]]) -> None:
+    pending = [task for task in tasks if not task.done()]
+    for task in pending:
+        task.cancel()
+    if pending:
+        await asyncio.wait(pending, timeout=CANCEL_GRACE_S)
+
+
+def _place(reward: Reward, sample: Sample) -> str:
+    kind = type(reward)
+    return f"{kind.__module__}.{kind.__qualname__}.score_group, sample {sample.id}"
