@@ -10,7 +10,7 @@ REQUIREMENTS ?= requirements/cpu.txt
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
 .PHONY: setup demo test check docs clean
 .DEFAULT_GOAL := setup

@@ -1,0 +1,80 @@
+"""The command tree, and the one boundary at which errors meant for users become text.
+
+owlcap
+├── data toy        toy clips with known facts (and the tiny base model)
+├── sft, rl         training, from a YAML and key=value overrides
+├── eval captions   figures of a model or of captions in a file
+├── export          a Hugging Face folder, checked in transformers and vLLM
+├── caption         one video
+├── demo            all of the above on toy videos
+└── doctor          is this machine ready?
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from owlcap.cli import data, evaluate, model, training, whole
+from owlcap.cli.console import show_error
+from owlcap.errors import OwlcapError
+
+EXIT_USER_ERROR = 2
+
+app = typer.Typer(
+    name="owlcap",
+    help="Post-train video-captioning models: SFT, GRPO with CSER, evaluation, export.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_debug = False
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"owlcap {version('owlcap')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    global _debug
+    _debug = debug
+
+
+app.add_typer(data.app, name="data")
+app.command("sft")(training.sft)
+app.command("rl")(training.rl)
+app.add_typer(evaluate.app, name="eval")
+app.command("export")(model.export)
+app.command("caption")(model.caption)
+app.command("demo")(whole.demo)
+app.command("doctor")(whole.doctor)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; `arguments` default to those of the process.
+
+    A user's error ends the process with exit code 2 and its message on stderr; with `--debug` its traceback
+    comes first. Any other error is a fault of ours and keeps its traceback.
+    """
+    try:
+        app(args=list(arguments) if arguments is not None else None)
+    except OwlcapError as error:
+        if _debug:
+            traceback.print_exc()
+        show_error(error)
+        sys.exit(EXIT_USER_ERROR)
