@@ -1,0 +1,211 @@
+"""Checkpoints on disk: a folder appears under its final name only when every byte of it is written.
+
+    root/step-00000050/meta.json   what the checkpoint is (written last, before the rename)
+                       engine/     DeepSpeed's files, one or more a rank
+                       rng-*.pt    random generators of each rank
+
+`CheckpointStore.write` lets a writer fill `root/.writing-...`, syncs it, then renames it. An interrupted
+write leaves only a hidden folder, which is never read and is removed by the next write. On several nodes
+`root` must be on a file system that all of them share.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from owlcap.errors import CheckpointError
+
+META = "meta.json"
+FORMAT = 1
+_STEP = re.compile(r"step-(\d{8})")
+_HIDDEN = (".writing-", ".removing-")
+_SHOWN_DIFFERENCES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class DataCursor:
+    """Where in the data the next step starts."""
+
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch already used
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a checkpoint must share with the run that loads it."""
+
+    world_size: int
+    zero_stage: int
+    dtype: str
+    params: tuple[tuple[str, tuple[int, ...], bool], ...]  # name, shape, trained
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointMeta:
+    """Everything about a checkpoint that is not a tensor."""
+
+    step: int
+    cursor: DataCursor
+    layout: Layout
+    policy_version: int = 0
+
+
+class CheckpointStore:
+    """The checkpoints of one run; the `keep` newest are kept. Used by the driver only."""
+
+    def __init__(self, root: str | Path, keep: int) -> None:
+        self.root = Path(root)
+        self.keep = keep
+
+    def write(self, meta: CheckpointMeta, writer: Callable[[Path], None]) -> Path:
+        """Create the checkpoint of `meta.step`; `writer` fills the folder it is given.
+
+        Raises:
+            CheckpointError: disk full, read-only, or anything the writer raises it for. Earlier
+                checkpoints are then untouched.
+        """
+        final = self.root / f"step-{meta.step:08d}"
+        temporary = self.root / f".writing-{final.name}"
+        with write_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._remove_hidden()
+            temporary.mkdir()
+            try:
+                writer(temporary)
+                (temporary / META).write_text(json.dumps({"format": FORMAT, **asdict(meta)}), encoding="utf-8")
+                sync_tree(temporary)
+                self._retire(final)
+                temporary.rename(final)
+                sync_folder(self.root)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        for path in self.complete()[: -self.keep]:
+            self._retire(path)
+        return final
+
+    def complete(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        if not self.root.is_dir():
+            return []
+        return sorted(p for p in self.root.iterdir() if _STEP.fullmatch(p.name) and (p / META).is_file())
+
+    def latest(self) -> Path | None:
+        """The newest complete checkpoint, if there is one."""
+        paths = self.complete()
+        return paths[-1] if paths else None
+
+    def _retire(self, path: Path) -> None:
+        """Remove a checkpoint such that a crash in between leaves no half of it under its name."""
+        if path.exists():
+            doomed = path.with_name(f".removing-{path.name}")
+            path.rename(doomed)
+            shutil.rmtree(doomed)
+
+    def _remove_hidden(self) -> None:
+        for path in self.root.iterdir():
+            if path.name.startswith(_HIDDEN):
+                shutil.rmtree(path)
+
+
+def load_meta(checkpoint: Path) -> CheckpointMeta:
+    """Read a checkpoint's description.
+
+    Raises:
+        CheckpointError: not a complete checkpoint, or of another format.
+    """
+    try:
+        raw = json.loads((checkpoint / META).read_text(encoding="utf-8"))
+        if raw["format"] != FORMAT:
+            raise CheckpointError(f"checkpoint has format {raw['format']}", where=str(checkpoint), allowed=str(FORMAT))
+        layout = raw["layout"]
+        params = tuple((name, tuple(shape), trained) for name, shape, trained in layout["params"])
+        return CheckpointMeta(
+            step=raw["step"],
+            cursor=DataCursor(**raw["cursor"]),
+            layout=Layout(layout["world_size"], layout["zero_stage"], layout["dtype"], params),
+            policy_version=raw["policy_version"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"checkpoint cannot be read ({type(error).__name__}: {error})",
+            where=str(checkpoint / META),
+            cure="remove that folder and resume from the one before it",
+        ) from error
+
+
+def check_layout(checkpoint: Path, saved: Layout, current: Layout) -> None:
+    """Raise CheckpointError listing every difference between a checkpoint and the run that wants it."""
+    differences = [
+        f"{name}: checkpoint {getattr(saved, name)}, run {getattr(current, name)}"
+        for name in ("world_size", "zero_stage", "dtype")
+        if getattr(saved, name) != getattr(current, name)
+    ]
+    old = {name: (shape, trained) for name, shape, trained in saved.params}
+    new = {name: (shape, trained) for name, shape, trained in current.params}
+    differences += [f"{name}: only in the checkpoint" for name in old.keys() - new.keys()]
+    differences += [f"{name}: only in the model" for name in new.keys() - old.keys()]
+    for name in sorted(old.keys() & new.keys()):
+        (old_shape, old_trained), (new_shape, new_trained) = old[name], new[name]
+        if old_shape != new_shape:
+            differences.append(f"{name}: shape {list(old_shape)} in the checkpoint, {list(new_shape)} in the model")
+        elif old_trained != new_trained:
+            differences.append(f"{name}: {'trained' if old_trained else 'frozen'} in the checkpoint, not so in the run")
+    if differences:
+        shown = differences[:_SHOWN_DIFFERENCES]
+        if len(differences) > len(shown):
+            shown.append(f"and {len(differences) - len(shown)} more")
+        raise CheckpointError(
+            "checkpoint belongs to another model or set-up:\n    " + "\n    ".join(shown),
+            where=str(checkpoint),
+            cure="resume with the settings of the run that wrote it (its config.yaml), or start a new run",
+        )
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn failures of writing below `path` into CheckpointError with the path and the space left."""
+    try:
+        yield
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def write_error(path: Path, error: Exception) -> CheckpointError:
+    """The CheckpointError for a failed write below `path`."""
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    free_gib = shutil.disk_usage(existing).free / 2**30
+    return CheckpointError(
+        f"checkpoint cannot be written ({type(error).__name__}: {error})",
+        where=f"{path} ({free_gib:.2f} GiB free)",
+        cure="free space or make the folder writable, then resume; earlier checkpoints are untouched",
+    )
+
+
+def sync_tree(folder: Path) -> None:
+    """fsync every file and folder below `folder`, so that a rename after it cannot outlive its content."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        elif path.is_dir():
+            sync_folder(path)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """fsync a folder's own entries."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,174 @@
+"""Worker groups: N ranks of one actor class, placed under a deadline and called under deadlines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
+from verl.single_controller.ray.base import get_master_addr_port, sort_placement_group_by_node_ip
+
+from owlcap.config import ClusterSection
+from owlcap.errors import ConfigError, OwlcapError, PlacementError, TrainingError
+from owlcap.training.worker import TrainingWorker
+
+
+class _Pool(RayResourcePool):
+    """A resource pool with our own resources a rank, and a deadline: verl's waits for ever."""
+
+    def __init__(self, ranks_per_node: list[int], cluster: ClusterSection, deadline_s: float) -> None:
+        super().__init__(ranks_per_node, use_gpu=cluster.gpus_per_learner > 0, max_colocate_count=1)
+        self.cluster, self.deadline_s = cluster, deadline_s
+
+    def get_placement_groups(
+        self, strategy: str = "STRICT_PACK", name: str | None = None, device_name: str = "cuda"
+    ) -> list[PlacementGroup]:
+        """One placement group a node, one bundle a rank.
+
+        Raises:
+            PlacementError: the cluster cannot give the resources within the deadline.
+        """
+        if self.pgs is None:
+            bundle = rank_resources(self.cluster)
+            groups = [placement_group([dict(bundle) for _ in range(n)], strategy=strategy) for n in self.store]
+            try:
+                ray.get([group.ready() for group in groups], timeout=self.deadline_s)
+            except GetTimeoutError:
+                for group in groups:
+                    remove_placement_group(group)
+                raise placement_error(self.cluster, f"not placed within {self.deadline_s:g} s") from None
+            self.pgs = sort_placement_group_by_node_ip(groups)
+        return self.pgs
+
+
+class _Group(RayWorkerGroup):
+    """verl's group, with the rendezvous task asking for no CPU: in bundles below one CPU verl's never starts."""
+
+    def _get_master_addr_port(
+        self, pg: PlacementGroup, bundle_index: int = 0, master_port_range: list[int] | None = None
+    ) -> None:
+        strategy = PlacementGroupSchedulingStrategy(placement_group=pg, placement_group_bundle_index=bundle_index)
+        task = get_master_addr_port.options(num_cpus=0, scheduling_strategy=strategy)
+        self._master_addr, self._master_port = ray.get(task.remote(master_port_range))  # type: ignore[arg-type]
+
+
+def make_worker_group(
+    worker_cls: type[TrainingWorker],
+    args: tuple[object, ...],
+    cluster: ClusterSection,
+    deadline_s: float | None = None,
+) -> RayWorkerGroup:
+    """Start `cluster.learner_ranks` actors of `worker_cls(*args)`; their process group is joined, no model loaded.
+
+    Args:
+        args: of the class's constructor, the same on every rank (a TrainingSpec first).
+        deadline_s: for placement; default `cluster.placement_deadline_s`.
+
+    Raises:
+        PlacementError: resources that the cluster does not have, with wanted against available.
+        ConfigError: gpus_per_learner above 1 (a DeepSpeed rank drives one GPU).
+    """
+    if cluster.gpus_per_learner > 1:
+        raise ConfigError(
+            f"cluster.gpus_per_learner is {cluster.gpus_per_learner}",
+            allowed="0 (CPU) or 1",
+            cure="one rank drives one GPU: raise cluster.learner_ranks instead",
+        )
+    deadline_s = cluster.placement_deadline_s if deadline_s is None else deadline_s
+    pool = _Pool(ranks_per_node(cluster), cluster, deadline_s)
+    cls = RayClassWithInitArgs(ray.remote(worker_cls), *args)
+    cls.update_options({"num_cpus": cluster.cpus_per_learner})
+    device = "cuda" if cluster.gpus_per_learner else "cpu"
+    return _Group(pool, cls, device_name=device, worker_env=worker_env(cluster))
+
+
+def stop_worker_group(group: RayWorkerGroup) -> None:
+    """Kill the group's actors and free their resources."""
+    for worker in group.workers:
+        ray.kill(worker)
+    for placed in group.resource_pool.pgs or ():
+        remove_placement_group(placed)
+
+
+def gather(refs: list[ray.ObjectRef], deadline_s: float, doing: str) -> list[Any]:
+    """Results of a non-blocking group call, one a rank, in rank order.
+
+    Args:
+        refs: what the group's method returned.
+        doing: for messages, e.g. "loading the policy".
+
+    Raises:
+        TrainingError: a rank died, or the deadline passed.
+        OwlcapError: whatever a rank raised, as it was.
+    """
+    try:
+        return ray.get(refs, timeout=deadline_s)
+    except GetTimeoutError:
+        done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        late = [rank for rank, ref in enumerate(refs) if ref not in done]
+        raise TrainingError(
+            f"{doing} did not end within {deadline_s:g} s on learner ranks {late}",
+            cure="see the ranks' logs under the run's logs/ folder or in the Ray dashboard",
+        ) from None
+    except RayTaskError as error:
+        if isinstance(error.cause, OwlcapError):
+            raise error.cause from error
+        raise
+    except RayActorError as error:
+        raise TrainingError(
+            f"a learner rank died while {doing}: {error}",
+            cure="often out of memory: lower tokens_per_micro_batch or raise the ZeRO stage; then resume",
+        ) from error
+
+
+def rank_resources(cluster: ClusterSection) -> dict[str, float]:
+    """Ray resources of one learner rank."""
+    resources: dict[str, float] = {"CPU": cluster.cpus_per_learner}
+    if cluster.gpus_per_learner:
+        resources["GPU"] = cluster.gpus_per_learner
+    return resources
+
+
+def worker_env(cluster: ClusterSection) -> dict[str, str]:
+    """Environment of a rank; set before its process imports torch."""
+    env = {"OMP_NUM_THREADS": str(cluster.threads_per_actor), "TOKENIZERS_PARALLELISM": "false"}
+    env["PYTHONWARNINGS"] = "ignore::FutureWarning,ignore::DeprecationWarning"  # of torch, met by DeepSpeed
+    if not cluster.gpus_per_learner:
+        env["DS_ACCELERATOR"] = "cpu"
+    return env
+
+
+def ranks_per_node(cluster: ClusterSection) -> list[int]:
+    """How many ranks to ask of each node: as few nodes as hold them all, the same number on each.
+
+    Raises:
+        PlacementError: this machine cannot hold them, and no cluster was named that could grow.
+    """
+    want = rank_resources(cluster)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = sorted((min(int(r.get(k, 0) / v + 1e-9) for k, v in want.items()) for r in nodes), reverse=True)
+    for count in range(1, len(fits) + 1):
+        share, rest = divmod(cluster.learner_ranks, count)
+        if rest == 0 and fits[count - 1] >= share:
+            return [share] * count
+    if cluster.ray_address is None:
+        raise placement_error(cluster, "more than this machine has")
+    if cluster.learner_ranks % cluster.num_nodes:
+        return [cluster.learner_ranks]
+    return [cluster.learner_ranks // cluster.num_nodes] * cluster.num_nodes
+
+
+def placement_error(cluster: ClusterSection, why: str) -> PlacementError:
+    """PlacementError with what the learner wants and what each node has left."""
+    each = ", ".join(f"{v:g} {k}" for k, v in rank_resources(cluster).items())
+    free = ray.available_resources()
+    total = ray.cluster_resources()
+    have = ", ".join(f"{free.get(k, 0):g} of {total.get(k, 0):g} {k} free" for k in ("CPU", "GPU"))
+    return PlacementError(
+        f"learner ranks could not be placed: {why}",
+        where=f"wanted {cluster.learner_ranks} ranks of {each} each; cluster of {len(ray.nodes())} nodes has {have}",
+        cure="lower cluster.learner_ranks or cluster.cpus_per_learner, stop other jobs, or add nodes",
+    )
