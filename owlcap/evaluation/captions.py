@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from owlcap.errors import DataError
-from owlcap.evaluation.repetition import repetition
 from owlcap.evaluation.report import CaptionReport, ClipProblem, ClipRow, make_report
 from owlcap.types import RewardBreakdown, Sample, ScoredRollout, Unscored
 
@@ -28,8 +27,31 @@ class CaptionScorer(Protocol):
         """One score, or a stated failure, for each caption."""
         ...
 
+    async def close(self) -> None:
+        """Release connections of the running event loop; scoring again opens new ones."""
+        ...
+
 
 def evaluate_captions(
+    captions: Mapping[str, str | Sequence[str]],
+    samples: Sequence[Sample],
+    suite: CaptionScorer,
+    *,
+    name: str = "captions",
+    concurrency: int = 64,
+) -> CaptionReport:
+    """`score_captions` for callers outside an event loop; the suite's connections are closed afterwards."""
+
+    async def score_and_close() -> CaptionReport:
+        try:
+            return await score_captions(captions, samples, suite, name=name, concurrency=concurrency)
+        finally:
+            await suite.close()
+
+    return asyncio.run(score_and_close())
+
+
+async def score_captions(
     captions: Mapping[str, str | Sequence[str]],
     samples: Sequence[Sample],
     suite: CaptionScorer,
@@ -50,7 +72,7 @@ def evaluate_captions(
     given = {id_: (text,) if isinstance(text, str) else tuple(text) for id_, text in captions.items()}
     present = [sample for sample in samples if given.get(sample.id)]
     failed = [ClipProblem(sample.id, NO_CAPTION) for sample in samples if not given.get(sample.id)]
-    scores = asyncio.run(_score_all(present, given, suite, concurrency))
+    scores = await _score_all(present, given, suite, concurrency)
     rows, unscored = split_scored((sample, given[sample.id], scores[sample.id]) for sample in present)
     return make_report(name, rows, failed=failed, unscored=unscored)
 
@@ -90,11 +112,10 @@ def split_scored(clips: Iterable[ScoredClip]) -> tuple[list[ClipRow], list[ClipP
 def _clip_row(sample: Sample, captions: tuple[str, ...], scores: Sequence[ScoredRollout]) -> ClipRow | None:
     """A clip's row from its scored captions only, or None where none is scored."""
     values: dict[str, list[float]] = {}
-    for caption, score in zip(captions, scores, strict=True):
+    for score in scores:
         if not isinstance(score, RewardBreakdown):
             continue
-        figures = {"reward": score.total, **score.metrics, "repetition": repetition(caption)}
-        for metric, value in figures.items():
+        for metric, value in {"reward": score.total, **score.metrics}.items():
             if not math.isfinite(value):
                 raise DataError(f"the figure {metric!r} is {value}", where=f"clip {sample.id}")
             values.setdefault(metric, []).append(value)

@@ -79,9 +79,8 @@ def _evaluate_file(
     source: Path, samples: list[Sample], num_clips: int | None, rewards: RewardsSection
 ) -> CaptionReport:
     """Score the captions of a file for the first `num_clips` clips; every id must be one of the data's."""
-    from rewards.suite import make_suite
-
     from owlcap.evaluation.captions import check_known_ids, evaluate_captions
+    from rewards.suite import make_suite
 
     captions = read_captions(source)
     check_known_ids(captions, samples)

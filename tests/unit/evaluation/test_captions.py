@@ -8,7 +8,6 @@ import pytest
 
 from owlcap.errors import DataError
 from owlcap.evaluation.captions import evaluate_captions
-from owlcap.evaluation.repetition import repetition
 from owlcap.types import RewardBreakdown, Sample, ScoredRollout, Unscored
 
 
@@ -17,6 +16,9 @@ class WordOverlap:
 
     async def score_group(self, sample: Sample, captions: Sequence[str]) -> Sequence[ScoredRollout]:
         return [self.score(sample.reference.split(), caption.split()) for caption in captions]
+
+    async def close(self) -> None:
+        self.closed = True
 
     def score(self, reference: list[str], words: list[str]) -> ScoredRollout:
         if "garbled" in words:
@@ -78,17 +80,3 @@ def test_a_figure_that_is_not_a_number_is_refused() -> None:
 
     with pytest.raises(DataError, match="the figure 'reward' is nan"):
         evaluate_captions({"a": "she waves"}, [sample("a")], Broken())
-
-
-@pytest.mark.parametrize(
-    ("caption", "expected"),
-    [
-        ("", 0.0),
-        ("one two three four", 0.0),  # a single 4-gram cannot repeat
-        ("a b c d e f", 0.0),
-        ("a b c d A b c d", 1 / 5),  # 5 4-grams, one of them seen before; case does not count
-        ("go go go go go go go", 3 / 4),  # 4 equal 4-grams
-    ],
-)
-def test_repetition_is_the_share_of_four_grams_seen_before(caption: str, expected: float) -> None:
-    assert repetition(caption) == pytest.approx(expected)
