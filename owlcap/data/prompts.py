@@ -1,0 +1,141 @@
+"""From a sample and its decoded clip to what the policy is given: the one place where prompts are built.
+
+A prompt is the chat template around one user turn, text before the video (as OwlCap trains it), no system prompt of
+our own. The same text and frames go to the Hugging Face processor (learner, SFT) and to vLLM (rollouts); both get
+the frames as they are, with the metadata from which the seconds between temporal patches follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from owlcap.errors import ModelError, PromptError
+from owlcap.types import Prompt, Sample, VideoClip, VisionInputs
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLProcessor
+
+# Frames arrive sampled and sized by owlcap.data.video. Pass this as vLLM's mm_processor_kwargs too: a second resize
+# would change them, since small frames of long clips may lie under the processor's own min_pixels.
+PROCESSOR_KWARGS: Mapping[str, Mapping[str, bool]] = {"videos_kwargs": {"do_resize": False, "do_sample_frames": False}}
+VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+
+
+def render_prompt(processor: Qwen2_5_VLProcessor, sample: Sample) -> str:
+    """The prompt as text, with one unexpanded video placeholder and the assistant's turn opened.
+
+    Raises:
+        ModelError: the checkpoint has no chat template.
+        PromptError: the template or the prompt does not leave exactly one video placeholder.
+    """
+    if not (processor.chat_template or getattr(processor.tokenizer, "chat_template", None)):
+        raise ModelError(
+            "the model has no chat template",
+            where=str(processor.tokenizer.name_or_path),
+            allowed="a folder with chat_template.jinja, or chat_template in tokenizer_config.json",
+            cure="start from an instruction-tuned checkpoint (Qwen2.5-VL-7B-Instruct), or copy its chat_template.jinja",
+        )
+    content = [{"type": "text", "text": sample.prompt}, {"type": "video"}]
+    turns = [{"role": "user", "content": content}]
+    text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)  # type: ignore[arg-type]
+    assert isinstance(text, str)
+    count = text.count(processor.video_token)
+    if count != 1:
+        raise PromptError(
+            f"the prompt has {count or 'no'} video tokens where it must have one placeholder",
+            where=sample.id,
+            cure="the chat template must render video parts, and the row's prompt must not contain "
+            + processor.video_token,
+        )
+    return text
+
+
+def encode_prompt(processor: Qwen2_5_VLProcessor, clip: VideoClip, sample: Sample, max_tokens: int) -> Prompt:
+    """Token ids with the video placeholder expanded, and the vision tower's inputs.
+
+    Raises:
+        PromptError: no video tokens, or more than `max_tokens` tokens.
+        ModelError: the checkpoint has no chat template.
+    """
+    from transformers.video_utils import VideoMetadata
+
+    frames, metadata = video_item(clip)
+    metadata = VideoMetadata(**{key: value for key, value in metadata.items() if key != "do_sample_frames"})
+    encoded = processor(
+        text=[render_prompt(processor, sample)],
+        videos=[frames],
+        video_metadata=[metadata],  # type: ignore[call-arg]
+        return_tensors="pt",  # type: ignore[call-arg]
+        **PROCESSOR_KWARGS,  # type: ignore[arg-type]
+    )
+    token_ids = tuple(encoded["input_ids"][0].tolist())
+    check_length(token_ids, sample, max_tokens)
+    if processor.video_token_id not in token_ids:
+        raise PromptError("the prompt has no video tokens", where=sample.id, cure="check the processor's files")
+    t, h, w = encoded["video_grid_thw"][0].tolist()
+    vision = VisionInputs(
+        pixel_values_videos=encoded["pixel_values_videos"].numpy(),
+        video_grid_thw=(t, h, w),
+        # As a float32 number, which is what vLLM computes positions with: 1/3 must truncate the same way.
+        second_per_grid_ts=encoded["second_per_grid_ts"][0].float().item(),
+    )
+    return Prompt(token_ids, vision)
+
+
+def video_item(clip: VideoClip) -> tuple[Any, dict[str, Any]]:
+    """The clip in the form that vLLM's `multi_modal_data={"video": [...]}` takes: frames and their metadata."""
+    metadata = {
+        "fps": clip.fps,
+        "duration": clip.duration_s,
+        "total_num_frames": clip.total_num_frames,
+        "frames_indices": list(clip.frame_indices),
+        "video_backend": "owlcap",
+        "do_sample_frames": False,
+    }
+    return clip.frames, metadata
+
+
+def expected_token_ids(processor: Qwen2_5_VLProcessor, text: str, grid_thw: tuple[int, int, int]) -> tuple[int, ...]:
+    """Token ids of a rendered prompt with its one video placeholder expanded to t*h*w / merge^2 tokens."""
+    t, h, w = grid_thw
+    num_tokens = t * h * w // processor.video_processor.merge_size**2
+    ids: list[int] = processor.tokenizer(text)["input_ids"]  # type: ignore[assignment]
+    place = ids.index(processor.video_token_id)
+    return tuple(ids[:place] + [processor.video_token_id] * num_tokens + ids[place + 1 :])
+
+
+def encode_completion(processor: Qwen2_5_VLProcessor, caption: str) -> tuple[int, ...]:
+    """Token ids of a caption as the policy should write it: the text and the end-of-turn token."""
+    ids: list[int] = processor.tokenizer(caption, add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
+    return (*ids, processor.tokenizer.eos_token_id)
+
+
+def vision_token_ids(processor: Qwen2_5_VLProcessor) -> tuple[int, ...]:
+    """Tokens that only a prompt may hold. Ban them in sampling: a sampled one breaks positions in every later use."""
+    vocabulary = processor.tokenizer.get_vocab()
+    return tuple(vocabulary[token] for token in VISION_TOKENS if token in vocabulary)
+
+
+def check_length(token_ids: Sequence[int], sample: Sample, max_tokens: int) -> None:
+    """Raise PromptError when a prompt has more than `max_tokens` tokens."""
+    if len(token_ids) > max_tokens:
+        raise PromptError(
+            f"the prompt has {len(token_ids)} tokens, more than data.max_prompt_tokens ({max_tokens})",
+            where=sample.id,
+            cure="lower video.total_pixels or video.max_frames, or raise data.max_prompt_tokens and the model length",
+        )
+
+
+def check_prompt_ids(ours: Sequence[int], vllms: Sequence[int], sample: Sample) -> None:
+    """Raise PromptError unless the processor's prompt ids and vLLM's are the same sequence."""
+    if list(ours) == list(vllms):
+        return
+    pairs = zip(ours, vllms, strict=False)
+    differs = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(vllms)))
+    raise PromptError(
+        f"vLLM and the processor built different prompts: {len(vllms)} and {len(ours)} tokens, first difference at "
+        f"token {differs}",
+        where=sample.id,
+        cure="use the same model folder on both sides, and pass PROCESSOR_KWARGS to vLLM",
+    )

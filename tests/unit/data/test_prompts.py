@@ -1,0 +1,119 @@
+"""Prompts: text before the video, every placeholder expanded, and errors before a bad prompt reaches a model."""
+
+import numpy as np
+import pytest
+from transformers import AutoProcessor
+
+from owlcap.config import VideoSection
+from owlcap.data.prompts import (
+    check_prompt_ids,
+    encode_completion,
+    encode_prompt,
+    expected_token_ids,
+    render_prompt,
+    vision_token_ids,
+)
+from owlcap.data.video import decode
+from owlcap.errors import ModelError, PromptError
+from owlcap.types import Sample, VideoClip
+
+SAMPLE = Sample("clip-7", "clip.mp4", "Describe the video.", "A caption.", "A caption.")
+
+
+@pytest.fixture
+def processor(tiny_policy):
+    return AutoProcessor.from_pretrained(tiny_policy)
+
+
+def clip(num_frames: int = 12, height: int = 56, width: int = 56, fps: float = 6.0, total: int = 12) -> VideoClip:
+    frames = np.random.default_rng(0).integers(0, 256, (num_frames, height, width, 3), np.uint8)
+    return VideoClip(frames, fps, total / fps, total, tuple(range(num_frames)))
+
+
+def test_the_text_comes_before_the_one_video_placeholder(processor):
+    assert render_prompt(processor, SAMPLE) == (
+        "<|im_start|>user\nDescribe the video.<|vision_start|><|video_pad|><|vision_end|><|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_the_placeholder_becomes_one_token_for_two_frames_of_28_by_28_pixels(processor):
+    prompt = encode_prompt(processor, clip(), SAMPLE, max_tokens=100)
+    assert prompt.token_ids.count(processor.video_token_id) == 6 * 2 * 2
+    assert prompt.vision.video_grid_thw == (6, 4, 4)
+    assert prompt.vision.pixel_values_videos.shape == (6 * 4 * 4, 3 * 2 * 14 * 14)
+    assert prompt.vision.pixel_values_videos.dtype == np.float32
+
+
+def test_expected_ids_are_the_processors_ids(processor):
+    prompt = encode_prompt(processor, clip(8, 84, 56), SAMPLE, max_tokens=100)
+    expected = expected_token_ids(processor, render_prompt(processor, SAMPLE), prompt.vision.video_grid_thw)
+    assert prompt.token_ids == expected
+
+
+def test_seconds_between_temporal_patches_follow_from_the_sampled_rate(processor):
+    # 12 frames at 6 a second, of which 8 were kept: 4 frames a second, 2 frames a patch.
+    prompt = encode_prompt(processor, clip(8, total=12), SAMPLE, max_tokens=100)
+    assert prompt.vision.second_per_grid_ts == 0.5
+    prompt = encode_prompt(processor, clip(12), SAMPLE, max_tokens=100)
+    assert prompt.vision.second_per_grid_ts == np.float32(1 / 3)
+
+
+def test_frames_outside_of_the_processors_own_pixel_bounds_are_not_resized_again(processor):
+    assert encode_prompt(processor, clip(2, 196, 196), SAMPLE, 100).vision.video_grid_thw == (1, 14, 14)
+
+
+def test_a_real_clip_gives_the_same_prompt_each_time(processor, toy_clips):
+    video = VideoSection(fps=6, min_frames=4, max_frames=12, min_pixels=784, max_pixels=3136)
+    first, second = (encode_prompt(processor, decode(toy_clips[0], video), SAMPLE, 100) for _ in range(2))
+    assert first.token_ids == second.token_ids
+    assert np.array_equal(first.vision.pixel_values_videos, second.vision.pixel_values_videos)
+
+
+def test_a_completion_ends_with_the_end_of_turn(processor):
+    ids = encode_completion(processor, "A caption.")
+    assert processor.tokenizer.decode(ids) == "A caption.<|im_end|>"
+    assert ids[-1] == processor.tokenizer.eos_token_id
+
+
+def test_vision_tokens_are_named_for_banning(processor):
+    names = set(processor.tokenizer.convert_ids_to_tokens(vision_token_ids(processor)))
+    assert {"<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"} <= names
+
+
+# What must not reach a model.
+
+
+def test_a_model_without_a_chat_template_is_a_model_error_with_a_cure(processor):
+    processor.chat_template = processor.tokenizer.chat_template = None
+    with pytest.raises(ModelError, match="no chat template") as caught:
+        encode_prompt(processor, clip(), SAMPLE, 100)
+    assert caught.value.cure
+
+
+def test_a_template_that_drops_the_video_is_a_prompt_error(processor):
+    processor.chat_template = "{% for m in messages %}{{ m['content'][0]['text'] }}{% endfor %}"
+    with pytest.raises(PromptError, match="no video tokens") as caught:
+        encode_prompt(processor, clip(), SAMPLE, 100)
+    assert caught.value.where == "clip-7"
+
+
+def test_a_prompt_that_smuggles_in_a_placeholder_is_a_prompt_error(processor):
+    sample = Sample("x", "clip.mp4", "What is <|video_pad|>?", "a", "a")
+    with pytest.raises(PromptError, match="2 video tokens"):
+        render_prompt(processor, sample)
+
+
+def test_a_prompt_that_is_too_long_says_by_how_much_and_what_to_change(processor):
+    length = len(encode_prompt(processor, clip(), SAMPLE, 100).token_ids)
+    assert len(encode_prompt(processor, clip(), SAMPLE, length).token_ids) == length
+    with pytest.raises(PromptError, match=rf"has {length} tokens, more than data\.max_prompt_tokens \({length - 1}\)"):
+        encode_prompt(processor, clip(), SAMPLE, length - 1)
+
+
+def test_differing_prompt_ids_are_named_by_their_first_difference():
+    check_prompt_ids((1, 2, 3), [1, 2, 3], SAMPLE)
+    with pytest.raises(PromptError, match="first difference at token 1"):
+        check_prompt_ids((1, 2, 3), (1, 4, 3), SAMPLE)
+    with pytest.raises(PromptError, match="first difference at token 2"):
+        check_prompt_ids((1, 2, 3), (1, 2), SAMPLE)
