@@ -1,0 +1,159 @@
+"""Advantages of scored groups, by any of verl's outcome-level estimators.
+
+GRPO (verl's "grpo", the default) computes A = (r - mean) / (std + eps) over the scored rollouts of a
+group, with the unbiased standard deviation (divisor n - 1), as the released OwlCap trainer (TRL 0.17)
+does. verl's own eps is 1e-6; the released 1e-4 is passed, so that the two agree digit for digit.
+
+What verl leaves to the caller is done here:
+  - unscored rollouts are left out of the group's statistics and get no advantage at all (None);
+  - a group with one scored rollout, or with equal rewards, says nothing about which caption is better:
+    its advantages are 0 and it is counted (verl would give a group of one its raw reward).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from owlcap.config import AlgorithmSection
+from owlcap.errors import ConfigError, RewardError
+
+EPSILON = 1e-4  # of the released trainer; verl's default is 1e-6
+AVAILABLE_INPUTS = frozenset(
+    {"token_level_rewards", "response_mask", "index", "epsilon", "norm_adv_by_std_in_grpo", "config", "kwargs"}
+)
+# These read further inputs from `**kwargs` or optional arguments, or fall back to something else without them.
+NOT_OUTCOME_LEVEL = frozenset({"gdpo", "gae", "remax", "optimal_token_baseline", "tir_optimal_token_baseline"})
+
+
+@dataclass(frozen=True, slots=True)
+class Advantages:
+    """One tuple a group, one value a rollout (None where it is unscored), and why groups taught nothing."""
+
+    values: tuple[tuple[float | None, ...], ...]
+    num_too_few: int  # groups with fewer than 2 scored rollouts
+    num_no_variance: int  # groups whose scored rewards are all equal
+
+
+def batch_advantages(
+    totals: Sequence[Sequence[float | None]], lengths: Sequence[Sequence[int]], cfg: AlgorithmSection
+) -> Advantages:
+    """Advantages of a step's groups.
+
+    Args:
+        totals: reward of each rollout, one sequence a group; None is unscored.
+        lengths: tokens of each completion, same shape; some estimators weigh by them.
+
+    Raises:
+        ConfigError: `cfg.advantage` is no estimator, or needs more than a reward a rollout.
+        RewardError: a reward is not finite (a reward that cannot be computed must be unscored).
+    """
+    estimate = estimator(cfg.advantage)
+    if not all(reward is None or math.isfinite(reward) for group in totals for reward in group):
+        raise RewardError(
+            "a reward is not finite",
+            where="the rewards' totals of one step",
+            allowed="a finite number, or Unscored with its reason",
+            cure="return Unscored from the reward where it cannot be computed",
+        )
+    values: list[list[float | None]] = [[None if r is None else 0.0 for r in group] for group in totals]
+    rows: list[tuple[int, int]] = []  # (group, rollout) given to the estimator
+    num_too_few = num_no_variance = 0
+    for g, group in enumerate(totals):
+        scored = [i for i, reward in enumerate(group) if reward is not None]
+        if len(scored) < 2:
+            num_too_few += 1
+        elif len({group[i] for i in scored}) == 1:
+            num_no_variance += 1
+        else:
+            rows += [(g, i) for i in scored]
+    if rows:
+        rewards = [totals[g][i] or 0.0 for g, i in rows]
+        counts = [lengths[g][i] for g, i in rows]
+        for (g, i), advantage in zip(
+            rows, _estimate(estimate, rewards, counts, [g for g, _ in rows], cfg), strict=True
+        ):
+            values[g][i] = advantage
+    return Advantages(tuple(tuple(group) for group in values), num_too_few, num_no_variance)
+
+
+def group_advantages(totals: Sequence[float | None], cfg: AlgorithmSection) -> tuple[float | None, ...]:
+    """Advantages of one group by itself; see `batch_advantages`. Completion lengths are taken as equal."""
+    return batch_advantages([totals], [[1] * len(totals)], cfg).values[0]
+
+
+def estimator(name: str) -> Callable[..., Any]:
+    """verl's advantage estimator of that name, if a reward a rollout is all it needs.
+
+    Raises:
+        ConfigError: no such name, or one that needs a critic, a baseline rollout or token-level inputs.
+    """
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+
+    usable = {
+        str(key): function for key, function in ADV_ESTIMATOR_REGISTRY.items() if _needs_rewards_only(key, function)
+    }
+    if name not in usable:
+        known = name in ADV_ESTIMATOR_REGISTRY
+        raise ConfigError(
+            f"advantage estimator {name!r} "
+            + (
+                "needs more than one reward a rollout (a critic, a baseline or token values)" if known else "is unknown"
+            ),
+            where="algorithm.advantage",
+            allowed=", ".join(sorted(usable)),
+            cure="set algorithm.advantage=grpo, or register your own with verl's register_adv_est",
+        )
+    return usable[name]
+
+
+def _needs_rewards_only(name: str, function: Callable[..., Any]) -> bool:
+    if name in NOT_OUTCOME_LEVEL:
+        return False
+    parameters = inspect.signature(function).parameters.values()
+    return all(p.name in AVAILABLE_INPUTS or p.default is not p.empty for p in parameters)
+
+
+def _estimate(
+    function: Callable[..., Any],
+    rewards: Sequence[float],
+    counts: Sequence[int],
+    index: Sequence[int],
+    cfg: AlgorithmSection,
+) -> list[float]:
+    """Call a verl estimator on one reward a row and read back one advantage a row.
+
+    The tensors have shape [rows, longest completion] because estimators may weigh by token counts; the
+    reward sits on the last token, where an outcome reward belongs.
+    """
+    from verl.trainer.config import AlgoConfig
+
+    lengths = torch.tensor(counts)
+    mask_BT = (torch.arange(int(lengths.max()))[None, :] < lengths[:, None]).float()
+    rewards_BT = torch.zeros_like(mask_BT)
+    rewards_BT[torch.arange(len(rewards)), lengths - 1] = torch.tensor(rewards, dtype=torch.float32)
+    inputs: dict[str, Any] = {
+        "token_level_rewards": rewards_BT,
+        "response_mask": mask_BT,
+        "index": np.array(index),
+        "epsilon": EPSILON,
+        "norm_adv_by_std_in_grpo": cfg.normalize_by_std,
+        "config": AlgoConfig(norm_adv_by_std_in_grpo=cfg.normalize_by_std),
+    }
+    wanted = inspect.signature(function).parameters
+    advantages_BT, _ = function(**{name: value for name, value in inputs.items() if name in wanted})
+    first_B = advantages_BT[:, 0]
+    if not torch.allclose(advantages_BT, first_B[:, None] * mask_BT, atol=1e-6):
+        raise ConfigError(
+            f"advantage estimator {cfg.advantage!r} gives the tokens of one completion different advantages",
+            where="algorithm.advantage",
+            allowed="outcome-level estimators: one advantage a completion",
+            cure="set algorithm.advantage=grpo",
+        )
+    return first_B.tolist()
