@@ -158,8 +158,8 @@ def read_layers(path: Path, below: tuple[Path, ...] = ()) -> list[Layer]:
 
 def _parse(text: str, path: Path) -> tuple[DictConfig, dict[Key, int]]:
     try:
-        lines = key_lines(yaml.compose(text))
-        settings = OmegaConf.create(text)
+        root = yaml.compose(text)
+        settings = OmegaConf.create(text) if root is None or isinstance(root, yaml.MappingNode) else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ConfigError(
@@ -169,9 +169,9 @@ def _parse(text: str, path: Path) -> tuple[DictConfig, dict[Key, int]]:
         ) from error
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"the configuration cannot be read: {error}", where=str(path)) from error
-    if not isinstance(settings, DictConfig) or (settings and not lines):  # OmegaConf reads `word` as {word: None}
+    if not isinstance(settings, DictConfig):
         raise ConfigError("the configuration is not a mapping of keys to values", where=str(path))
-    return settings, lines
+    return settings, key_lines(root)
 
 
 def key_lines(root: yaml.Node | None) -> dict[Key, int]:

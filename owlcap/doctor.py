@@ -61,7 +61,7 @@ def check_python() -> Finding:
     found = ".".join(map(str, sys.version_info[:3]))
     status: Status = "ok" if sys.version_info[:2] == (3, 11) else "warn"
     return Finding(
-        "python", status, found, "the pinned versions were tried with Python 3.11: make setup PYTHON=python3.11"
+        "python", status, found, "the pins were tried with Python 3.11: make setup PYTHON=python3.11"
     )
 
 

@@ -1,0 +1,81 @@
+"""The command line: what it prints where, and how it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from owlcap.cli import main
+from owlcap.cli.console import show_error
+from owlcap.errors import ConfigError, DataError, OwlcapError
+
+
+def run(*arguments: str) -> int:
+    """Run a command in this process and return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    told = capsys.readouterr().out
+    for command in ("data", "sft", "rl", "eval", "export", "caption", "demo", "doctor"):
+        assert f" {command} " in told
+
+
+def test_a_dry_run_of_sft_prints_the_resolved_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sft", "toy_sft", "seed=7", "run_dir=elsewhere", "--dry-run") == 0
+    told = yaml.safe_load(capsys.readouterr().out)
+    assert (told["seed"], told["model"]["path"], told["kind"]) == (7, "elsewhere/base", "sft")
+
+
+def test_a_users_error_goes_to_stderr_with_exit_code_2_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("rl", "toy_grpo", "sede=1") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: unknown key sede (value 1)\n  where: override sede=1\n")
+    assert "did you mean seed?" in err
+    assert "Traceback" not in err
+
+
+def test_debug_adds_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--debug", "rl", "toy_grpo", "sede=1") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert "\nerror: unknown key sede" in err
+
+
+@pytest.mark.parametrize(("command", "config", "other"), [("sft", "toy_grpo", "rl"), ("rl", "toy_sft", "sft")])
+def test_a_run_of_the_other_kind_names_the_command_to_use(
+    capsys: pytest.CaptureFixture[str], command: str, config: str, other: str
+) -> None:
+    assert run(command, config) == 2
+    assert f"cure: owlcap {other} {config}" in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sft", "toy_sft", "--resum") == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_settings_without_a_config_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("eval", "captions", str(tmp_path), "data.jsonl", "--set", "seed=1") == 2
+    assert "--config" in capsys.readouterr().err
+
+
+def test_an_error_raised_in_an_actor_is_told_as_the_actor_raised_it(capsys: pytest.CaptureFixture[str]) -> None:
+    class FromActor(OwlcapError):  # the form in which Ray hands on an actor's error
+        def __init__(self, cause: OwlcapError) -> None:
+            super().__init__("a page of remote traceback")
+            self.cause = cause
+
+    show_error(FromActor(DataError("the row has no video", where="train.jsonl:3")))
+    assert capsys.readouterr().err == "error: the row has no video\n  where: train.jsonl:3\n"
+
+
+def test_markup_in_an_error_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    show_error(ConfigError("rewards.terms[0] is [red]", allowed="a section"))
+    assert capsys.readouterr().err == "error: rewards.terms[0] is [red]\n  allowed: a section\n"
