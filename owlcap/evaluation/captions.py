@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from owlcap.errors import DataError
 from owlcap.evaluation.report import CaptionReport, ClipProblem, ClipRow, make_report
-from owlcap.types import RewardBreakdown, Sample, ScoredRollout, Unscored
+from owlcap.evaluation.scoring import CaptionScorer, GroupScorerPool, GroupScoring
+from owlcap.types import (
+    RewardBreakdown,
+    RolloutFailure,
+    RolloutGroup,
+    Sample,
+    SamplingSettings,
+    ScoredRollout,
+    Unscored,
+)
+from rollout.settings import GenerationRequest
 
-__all__ = ["CaptionScorer", "evaluate_captions"]
+__all__ = ["GroupSource", "evaluate_captions", "evaluate_with_pool", "score_captions"]
 
 NO_CAPTION = "no caption was given for this clip"
-
-
-class CaptionScorer(Protocol):
-    """What scores captions against a sample's reference; `rewards.suite.RewardSuite` is one."""
-
-    async def score_group(self, sample: Sample, captions: Sequence[str]) -> Sequence[ScoredRollout]:
-        """One score, or a stated failure, for each caption."""
-        ...
-
-    async def close(self) -> None:
-        """Release connections of the running event loop; scoring again opens new ones."""
-        ...
 
 
 def evaluate_captions(
@@ -89,6 +88,67 @@ async def _score_all(
 
     scores = await asyncio.gather(*(score(sample) for sample in samples))
     return {sample.id: score for sample, score in zip(samples, scores, strict=True)}
+
+
+class GroupSource(Protocol):
+    """What captions clips; `rollout.pool.RolloutPool` is one."""
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[RolloutGroup | RolloutFailure]:
+        """One result a request, as they finish."""
+        ...
+
+
+def evaluate_with_pool(
+    pool: GroupSource,
+    scorer: GroupScorerPool | CaptionScorer,
+    samples: Sequence[Sample],
+    sampling: SamplingSettings,
+    *,
+    name: str = "greedy",
+    deadline_s: float = 900.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> CaptionReport:
+    """Caption the samples' clips and score each clip's captions while others are still being generated.
+
+    With several completions a clip their figures are averaged within the clip. Requests of seeded sampling get
+    seeds of their own, so that no two clips draw alike.
+
+    Args:
+        scorer: a reward pool, or a suite, which is closed afterwards.
+        deadline_s: for the scores still out when the last clip is captioned.
+        progress: called with (clips done, clips in all) as they finish.
+
+    Raises:
+        DataError: two samples share an id.
+        RolloutError, RewardError: of the pool and of the scorer.
+    """
+    check_unique_ids(samples)
+    failed: list[ClipProblem] = []
+    with GroupScoring(scorer, deadline_s) as scoring:
+        for number, result in enumerate(pool.generate(_requests(samples, sampling)), 1):
+            if isinstance(result, RolloutFailure):
+                failed.append(ClipProblem(result.sample.id, f"{result.error}: {result.reason}"))
+            else:
+                scoring.submit(result)
+            if progress:
+                progress(number, len(samples))
+        groups = scoring.finish()
+    rows, unscored = split_scored(
+        (scored.group.sample, tuple(one.text for one in scored.group.completions), scored.scores) for scored in groups
+    )
+    return make_report(name, rows, failed=failed, unscored=unscored)
+
+
+def _requests(samples: Sequence[Sample], sampling: SamplingSettings) -> list[GenerationRequest]:
+    """One request a sample; completion i of a request draws from its seed + i."""
+    if sampling.seed is None:
+        return [GenerationRequest(sample, sampling, return_prompt=False) for sample in samples]
+    return [
+        GenerationRequest(
+            sample, replace(sampling, seed=sampling.seed + number * sampling.num_completions), return_prompt=False
+        )
+        for number, sample in enumerate(samples)
+    ]
 
 
 ScoredClip = tuple[Sample, tuple[str, ...], tuple[ScoredRollout, ...]]

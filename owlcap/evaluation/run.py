@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from owlcap.config import RewardsSection, RlRun
+from owlcap.config import ClusterSection, RewardsSection, RlRun
 from owlcap.errors import ConfigError, DataError
 from owlcap.evaluation.report import CaptionReport, load_report, save_report
+from owlcap.types import Sample, SamplingSettings
 
 if TYPE_CHECKING:
-    from owlcap.types import Sample
+    from rollout.settings import RolloutEngineSettings
 
 
 def run_eval_captions(
@@ -26,6 +28,7 @@ def run_eval_captions(
     out: Path | None = None,
     against: Path | None = None,
     show: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> CaptionReport:
     """Caption the clips of `data` with a model, or take captions from a file, and score them.
 
@@ -39,18 +42,23 @@ def run_eval_captions(
         out: the report is also written here as JSON.
         against: an earlier report (JSON); the table then shows before, after and the paired difference.
         show: takes the finished table as text.
+        progress: called with (clips captioned, clips in all) as a model works.
+
+    Raises:
+        ConfigError: settings that contradict each other, or no such source.
+        DataError: data or captions that cannot be used, or do not belong together.
+        ModelError, PlacementError, RolloutError, RewardError: the model, its engines or the rewards failed.
     """
     from owlcap.evaluation.table import render_table
 
+    _check(num_clips, sampled, num_completions)
     before = load_report(against) if against else None
-    if num_clips is not None and num_clips < 1:
-        raise ConfigError(f"the number of clips is {num_clips}", allowed="1 or more")
     samples = _read_samples(data, config)
-    rewards = config.rewards if config else RewardsSection()
     if Path(source).is_file():
-        report = _evaluate_file(Path(source), samples, num_clips, rewards)
+        report = _evaluate_file(Path(source), samples, num_clips, config)
     elif Path(source).is_dir():
-        raise ConfigError("only captions files can be evaluated yet", where=str(source))
+        sampling = _sampling(sampled, num_completions, config)
+        report = _evaluate_model(Path(source), samples[:num_clips], sampling, config, progress)
     else:
         raise ConfigError(
             "no such model folder or captions file",
@@ -64,6 +72,25 @@ def run_eval_captions(
     return report
 
 
+def _check(num_clips: int | None, sampled: bool, num_completions: int) -> None:
+    """Counts that make sense, before anything is read or started."""
+    if num_clips is not None and num_clips < 1:
+        raise ConfigError(f"the number of clips is {num_clips}", allowed="1 or more")
+    if num_completions < 1:
+        raise ConfigError(f"the number of captions a clip is {num_completions}", allowed="1 or more")
+    if num_completions > 1 and not sampled:
+        raise ConfigError(
+            f"{num_completions} greedy captions of a clip would all be the same", cure="add --sampled, or ask for one"
+        )
+
+
+def _sampling(sampled: bool, num_completions: int, config: RlRun | None) -> SamplingSettings:
+    """Greedy, or at temperature 1 from the run's seed. The engine's settings limit the length."""
+    if not sampled:
+        return SamplingSettings(temperature=0.0)
+    return SamplingSettings(num_completions=num_completions, seed=config.seed if config else 0)
+
+
 def _read_samples(data: str | Path, config: RlRun | None) -> list[Sample]:
     """All clips of the data, under the config's prompt and reference where there is a config."""
     from owlcap.data.rows import read_rows
@@ -75,9 +102,7 @@ def _read_samples(data: str | Path, config: RlRun | None) -> list[Sample]:
     return samples
 
 
-def _evaluate_file(
-    source: Path, samples: list[Sample], num_clips: int | None, rewards: RewardsSection
-) -> CaptionReport:
+def _evaluate_file(source: Path, samples: list[Sample], num_clips: int | None, config: RlRun | None) -> CaptionReport:
     """Score the captions of a file for the first `num_clips` clips; every id must be one of the data's."""
     from owlcap.evaluation.captions import check_known_ids, evaluate_captions
     from rewards.suite import make_suite
@@ -87,7 +112,45 @@ def _evaluate_file(
     chosen = samples[:num_clips]
     wanted = {sample.id for sample in chosen}
     given = {id_: caption for id_, caption in captions.items() if id_ in wanted}
-    return evaluate_captions(given, chosen, make_suite(rewards), name=source.stem)
+    suite = make_suite(config.rewards if config else RewardsSection())
+    return evaluate_captions(given, chosen, suite, name=source.stem)
+
+
+def _evaluate_model(
+    folder: Path,
+    samples: list[Sample],
+    sampling: SamplingSettings,
+    config: RlRun | None,
+    progress: Callable[[int, int], None] | None,
+) -> CaptionReport:
+    """Caption the clips with rollout workers on Ray, scored by reward workers as they finish."""
+    from owlcap.evaluation.captions import evaluate_with_pool
+    from owlcap.training.cluster import start_ray
+    from rewards.service import RewardPool
+    from rollout.pool import RolloutPool
+
+    engine, cluster = _engine_and_cluster(folder.absolute(), config)
+    sampling = replace(sampling, max_new_tokens=engine.rollout.max_new_tokens)
+    name = f"{folder.name} {'greedy' if sampling.temperature == 0 else 'sampled'}"
+    with start_ray(cluster):
+        rewards = RewardPool(config.rewards if config else RewardsSection(), cluster)
+        try:
+            with RolloutPool(engine, cluster) as pool:
+                return evaluate_with_pool(pool, rewards, samples, sampling, name=name, progress=progress)
+        finally:
+            rewards.close()
+
+
+def _engine_and_cluster(folder: Path, config: RlRun | None) -> tuple[RolloutEngineSettings, ClusterSection]:
+    """The config's engines and cluster around the model folder; without one, a single engine on this machine."""
+    from owlcap.inference.engine import engine_settings
+    from owlcap.inference.settings import PolicySettings, find_settings
+    from rollout.settings import RolloutEngineSettings
+
+    if config:
+        return replace(RolloutEngineSettings.from_run(config), model=str(folder)), config.cluster
+    settings = engine_settings(folder, find_settings(folder) or PolicySettings())
+    return settings, ClusterSection(gpus_per_rollout=0 if settings.device == "cpu" else 1)
 
 
 def read_captions(path: str | Path) -> Mapping[str, str]:

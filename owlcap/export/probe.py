@@ -1,0 +1,43 @@
+"""The clip on which an export is checked: one of the run's own, or a synthetic one."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from owlcap.config import Run
+from owlcap.inference.settings import PolicySettings
+from owlcap.types import Sample
+
+NUM_FRAMES, FRAMES_PER_SECOND, SIDE = 24, 12, 112  # two seconds, four cells of 28 pixels a side
+
+
+def probe_sample(config: Run | None, settings: PolicySettings, scratch: Path) -> Sample:
+    """The first clip of the run's validation (or training) data that is on this machine, else a synthetic clip."""
+    from owlcap.data.rows import read_rows
+
+    for data in (config.data.validation, config.data.train) if config else ():
+        if config and data and Path(data).is_file():
+            for sample in read_rows(data, config.data):
+                if Path(sample.video).is_file():
+                    return sample
+    return Sample("probe", str(write_probe_clip(scratch / "probe.mp4")), settings.prompt, "", "")
+
+
+def write_probe_clip(path: Path) -> Path:
+    """An H.264 file in which a bright square crosses a dark colour ramp; the same bytes every time."""
+    import av
+    import numpy as np
+
+    ramp = np.linspace(16, 112, SIDE, dtype=np.uint8)
+    background = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], np.uint8(64)), axis=-1)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(FRAMES_PER_SECOND))
+        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
+        for number in range(NUM_FRAMES):
+            image = background.copy()
+            left = number * (SIDE - 28) // (NUM_FRAMES - 1)
+            image[42:70, left : left + 28] = (230, 200, 40)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path

@@ -1,0 +1,58 @@
+"""The line that serves an exported policy: vLLM's OpenAI-compatible server, sampling videos as the policy does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from owlcap.config import VideoSection
+from rollout.settings import RolloutEngineSettings
+
+
+def serve_arguments(folder: str, engine: RolloutEngineSettings, *, name: str, python: str = "python") -> list[str]:
+    """Program and arguments that serve the policy at `folder` with the lengths and sampling of `engine`.
+
+    `vllm serve` looks for a distribution named vllm, which the CPU build is not: there the server's module is run.
+    """
+    on_cpu = engine.device == "cpu"
+    start = [python, "-m", "vllm.entrypoints.openai.api_server", "--model"] if on_cpu else ["vllm", "serve"]
+    arguments = [*start, folder, "--served-model-name", name]
+    arguments += ["--dtype", "float32" if engine.dtype == "fp32" else "bfloat16"]
+    arguments += ["--max-model-len", str(engine.rollout.max_model_len)]
+    arguments += ["--limit-mm-per-prompt", _json({"image": 0, "video": 1})]
+    arguments += ["--media-io-kwargs", _json({"video": video_sampling(engine.video)})]
+    if on_cpu:  # without a stated cache vLLM would take most of the machine's memory
+        cache_bytes = int((engine.rollout.kv_cache_gib or 1) * 2**30)
+        arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(cache_bytes)]
+    return arguments
+
+
+def serve_line(arguments: Sequence[str]) -> str:
+    """The arguments as one line for a POSIX shell."""
+    return shlex.join(arguments)
+
+
+def video_sampling(video: VideoSection) -> dict[str, str | float | int]:
+    """Settings of vLLM's own video loader under which it takes the frames that the policy was trained on."""
+    return {
+        "video_backend": "qwen2_vl",
+        "fps": video.fps,
+        "min_frames": video.min_frames,
+        "max_frames": video.max_frames,
+    }
+
+
+def _json(values: dict) -> str:
+    return json.dumps(values, separators=(",", ":"))
+
+
+def this_python() -> str:
+    """`python` where that starts this environment, else this interpreter's path."""
+    found = shutil.which("python")
+    same = found is not None and os.path.samefile(Path(found).parent, Path(sys.executable).parent)
+    return "python" if same else sys.executable
