@@ -27,6 +27,6 @@ def caption(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest caption, in tokens.")] = 1024,
 ) -> None:
     """Caption one video, greedily."""
-    from owlcap.evaluation.one import caption_video
+    from owlcap.inference import caption_video
 
     say(caption_video(model, video, prompt=prompt, max_new_tokens=max_new_tokens))

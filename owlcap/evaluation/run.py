@@ -16,6 +16,8 @@ from owlcap.types import Sample, SamplingSettings
 if TYPE_CHECKING:
     from rollout.settings import RolloutEngineSettings
 
+NUM_SEQUENCES = 64  # generated at a time by the one engine of an evaluation without a config
+
 
 def run_eval_captions(
     source: str | Path,
@@ -149,7 +151,7 @@ def _engine_and_cluster(folder: Path, config: RlRun | None) -> tuple[RolloutEngi
 
     if config:
         return replace(RolloutEngineSettings.from_run(config), model=str(folder)), config.cluster
-    settings = engine_settings(folder, find_settings(folder) or PolicySettings())
+    settings = engine_settings(folder, find_settings(folder) or PolicySettings(), num_sequences=NUM_SEQUENCES)
     return settings, ClusterSection(gpus_per_rollout=0 if settings.device == "cpu" else 1)
 
 

@@ -22,17 +22,24 @@ Dtype = Literal["fp32", "bf16"]
 
 MAX_MODEL_LEN = 10240  # tokens, where the model takes more: the default of a run
 NUM_SEQUENCES = 8  # generated at a time
+CPU_CACHE_GIB = 4.0  # of keys and values in an engine on a CPU
 START_AND_ANSWER_S = 1800.0  # a large checkpoint may come from slow storage
 
 
 def engine_settings(
-    folder: Path, settings: PolicySettings, *, dtype: Dtype | None = None, max_new_tokens: int | None = None
+    folder: Path,
+    settings: PolicySettings,
+    *,
+    dtype: Dtype | None = None,
+    max_new_tokens: int | None = None,
+    num_sequences: int = NUM_SEQUENCES,
 ) -> RolloutEngineSettings:
     """Settings of an engine for a policy folder on this machine.
 
     Args:
         dtype: None takes the one the weights are stored in.
         max_new_tokens: None takes the policy's own.
+        num_sequences: generated at a time, where memory allows.
 
     Raises:
         ModelError: the folder has no readable config, or the model is too short for the answer.
@@ -44,9 +51,9 @@ def engine_settings(
     on_cpu = vllm_is_cpu_build()
     rollout = RolloutSection(
         max_model_len=model_len,
-        max_num_seqs=NUM_SEQUENCES,
+        max_num_seqs=num_sequences,
         max_new_tokens=answer,
-        kv_cache_gib=kv_cache_gib(config, dtype, NUM_SEQUENCES * model_len) if on_cpu else None,
+        kv_cache_gib=_cpu_cache_gib(config, dtype, num_sequences, model_len) if on_cpu else None,
     )
     return RolloutEngineSettings(
         model=str(folder),
@@ -111,6 +118,12 @@ def read_model_config(folder: Path) -> dict:
 def stored_dtype(config: dict) -> Dtype:
     """What the weights are stored in; everything but float32 runs as bf16."""
     return "fp32" if (config.get("dtype") or config.get("torch_dtype")) == "float32" else "bf16"
+
+
+def _cpu_cache_gib(config: dict, dtype: Dtype, num_sequences: int, model_len: int) -> float:
+    """Cache for all sequences, at most CPU_CACHE_GIB, but room for one in any case."""
+    wanted = kv_cache_gib(config, dtype, num_sequences * model_len)
+    return max(min(wanted, CPU_CACHE_GIB), kv_cache_gib(config, dtype, model_len))
 
 
 def kv_cache_gib(config: dict, dtype: Dtype, num_tokens: int) -> float:
