@@ -13,6 +13,7 @@ import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,8 +22,12 @@ from verl.single_controller.base import Worker
 from verl.single_controller.base.decorator import Dispatch, register
 
 from owlcap.config import DeepSpeedSection, ModelSection, OptimizerSection, VideoSection
+from owlcap.models.load import load_policy, load_processor, save_policy
 from owlcap.training.checkpoint import Layout, sync_tree, write_error
 from owlcap.training.engine import TrainingEngine
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
 # verl adds these members to its enumeration at run time, out of a type checker's sight.
 ONE_TO_ALL = Dispatch.ONE_TO_ALL  # type: ignore[attr-defined]  # every rank gets the same arguments
@@ -57,11 +62,13 @@ class WorkerReport:
 class TrainingWorker(Worker):
     """One rank: process group, policy, processor and engine.
 
-    `start` must have run before anything else. Attributes for subclasses: `spec`, `engine`, `processor`,
-    `rank`, `world_size`.
+    `start` must have run before anything else. Attributes for subclasses: `spec`, `engine`, `policy` (call it
+    through `engine.run` only), `processor`, `rank`, `world_size`.
     """
 
     engine: TrainingEngine
+    policy: Qwen2_5_VLForConditionalGeneration
+    processor: Qwen2_5_VLProcessor
 
     def __init__(self, spec: TrainingSpec) -> None:
         super().__init__()
@@ -72,12 +79,19 @@ class TrainingWorker(Worker):
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
     def start(self) -> WorkerReport:
         """Load the policy and build the engine."""
-        from owlcap.models.load import load_policy, load_processor
+        return self.build_engine(self.load_model())
 
+    def load_model(self) -> Qwen2_5_VLForConditionalGeneration:
+        """The policy on this rank's device, not yet in DeepSpeed's hands, and its processor."""
         spec = self.spec
         seed_everything(spec.seed)
-        model = load_policy(spec.model, device="cuda" if torch.cuda.is_available() else "cpu")
         self.processor = load_processor(spec.model.path, spec.video)
+        return load_policy(spec.model, device="cuda" if torch.cuda.is_available() else "cpu")
+
+    def build_engine(self, model: Qwen2_5_VLForConditionalGeneration) -> WorkerReport:
+        """Hand the policy to DeepSpeed; from here on its weights may be partitioned over ranks."""
+        spec = self.spec
+        self.policy = model
         self.engine = TrainingEngine(
             model, spec.optimizer, spec.deepspeed, dtype=spec.model.dtype, total_steps=spec.total_steps
         )
@@ -120,11 +134,9 @@ class TrainingWorker(Worker):
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
     def export(self, folder: str) -> None:
         """Write the policy as a Hugging Face folder (rank 0 writes, all ranks take part)."""
-        from owlcap.models.load import save_policy
-
         state = {name: t.clone() for bucket in self.engine.gathered_state() for name, t in bucket}
         if self.rank == 0:
-            save_policy(self.engine.module, self.processor, Path(folder), state_dict=state)
+            save_policy(self.policy, self.processor, Path(folder), state_dict=state)
         dist.barrier()
 
 

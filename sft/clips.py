@@ -1,0 +1,162 @@
+"""Loading samples on one rank: decode, encode, and (with a frozen vision tower) take features from the cache."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from owlcap.config import DataSection, VideoSection
+from owlcap.data.prompts import encode_completion, encode_prompt, expected_token_ids, render_prompt
+from owlcap.data.video import VideoLoader
+from owlcap.errors import DataError
+from owlcap.types import Prompt, Sample, VisionInputs
+from sft.collate import SftItem, encode_item
+from sft.features import ClipFeatures, FeatureCache, clip_key
+from sft.loss import video_features
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+
+CLIPS_PER_FORWARD = 32  # of the vision tower while features are computed
+NO_PATCHES = np.zeros((0, 0), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class BadClip:
+    """A sample that could not be used, and why; it is left out and counted."""
+
+    id: str
+    reason: str
+
+
+class ClipSource:
+    """Encoded samples by index, loaded ahead in threads over killable decoder processes.
+
+    Args:
+        samples: the data; indices count into it.
+        config: the policy's configuration.
+        cache: finished features, or None to hand out patches for the vision tower.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        processor: Qwen2_5_VLProcessor,
+        config,
+        video: VideoSection,
+        data: DataSection,
+        cache: FeatureCache | None,
+    ) -> None:
+        self.samples, self.processor, self.config, self.data, self.cache = samples, processor, config, data, cache
+        self._loader = VideoLoader(video)
+        self._threads = ThreadPoolExecutor(2 * video.num_workers)
+        self._pending: dict[int, Future[SftItem | BadClip]] = {}
+        self._ready: dict[int, SftItem | BadClip] = {}  # cached items are small: kept for all epochs
+        self._processor_lock = threading.Lock()  # tokenizers refuse to be borrowed by two threads
+
+    def ahead(self, indices: Sequence[int]) -> None:
+        """Start loading samples that will be asked for soon."""
+        if self.cache is None:
+            for index in indices:
+                if index not in self._pending:
+                    self._pending[index] = self._threads.submit(self._load, index)
+
+    def take(self, indices: Sequence[int]) -> tuple[list[SftItem], list[BadClip]]:
+        """The samples at `indices` that can be used, and those that cannot."""
+        self.ahead(indices)
+        loaded = [self._take(index) for index in indices]
+        return [x for x in loaded if isinstance(x, SftItem)], [x for x in loaded if isinstance(x, BadClip)]
+
+    def _take(self, index: int) -> SftItem | BadClip:
+        if self.cache is None:
+            return self._pending.pop(index).result()
+        if index not in self._ready:
+            self._ready[index] = self._from_cache(index, self.cache)
+        return self._ready[index]
+
+    def _load(self, index: int) -> SftItem | BadClip:
+        sample = self.samples[index]
+        try:
+            clip = self._loader.load(sample)
+            with self._processor_lock:
+                prompt = encode_prompt(self.processor, clip, sample, self.data.max_prompt_tokens)
+                return encode_item(prompt, encode_completion(self.processor, sample.caption), self.config)
+        except DataError as error:
+            return BadClip(sample.id, str(error))
+
+    def _from_cache(self, index: int, cache: FeatureCache) -> SftItem | BadClip:
+        sample = self.samples[index]
+        key = clip_key(sample)
+        if key not in cache:
+            return BadClip(sample.id, "its features could not be computed")
+        clip = cache[key]
+        ids = expected_token_ids(self.processor, render_prompt(self.processor, sample), clip.grid_thw)
+        prompt = Prompt(ids, VisionInputs(NO_PATCHES, clip.grid_thw, clip.second_per_grid_ts))
+        caption = encode_completion(self.processor, sample.caption)
+        return encode_item(prompt, caption, self.config, clip.features)
+
+    def compute_features(
+        self, model: Qwen2_5_VLForConditionalGeneration, indices: Sequence[int], shard: str
+    ) -> tuple[list[BadClip], int]:
+        """Add the features of those clips to the cache that it does not have.
+
+        Returns the clips that cannot be used, and the bytes written.
+        """
+        assert self.cache is not None
+        missing = {clip_key(self.samples[i]): i for i in indices}
+        missing = {key: i for key, i in missing.items() if key not in self.cache}
+        bad: list[BadClip] = []
+        keys: list[str] = []
+        clips: list[ClipFeatures] = []
+        for part in _parts(list(missing.items()), CLIPS_PER_FORWARD):
+            prompts = []
+            for (key, index), loaded in zip(part, self._threads.map(self._prompt, [i for _, i in part]), strict=True):
+                if isinstance(loaded, BadClip):
+                    bad.append(loaded)
+                else:
+                    prompts.append(loaded)
+                    keys.append(key)
+            clips += _forward(model, prompts)
+        return bad, self.cache.write(shard, keys, clips) if clips else 0
+
+    def _prompt(self, index: int) -> Prompt | BadClip:
+        sample = self.samples[index]
+        try:
+            clip = self._loader.load(sample)
+            with self._processor_lock:
+                return encode_prompt(self.processor, clip, sample, self.data.max_prompt_tokens)
+        except DataError as error:
+            return BadClip(sample.id, str(error))
+
+    def close(self) -> None:
+        """End the decoder processes and threads."""
+        self._threads.shutdown(cancel_futures=True)
+        self._loader.close()
+
+
+def _parts(values: list[tuple[str, int]], size: int) -> Iterator[list[tuple[str, int]]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+@torch.no_grad()
+def _forward(model: Qwen2_5_VLForConditionalGeneration, prompts: Sequence[Prompt]) -> list[ClipFeatures]:
+    """Features of several prompts' videos in one forward pass of the vision tower."""
+    if not prompts:
+        return []
+    visions = [prompt.vision for prompt in prompts]
+    patches = torch.from_numpy(np.concatenate([vision.pixel_values_videos for vision in visions]))
+    grids = torch.tensor([vision.video_grid_thw for vision in visions])
+    features = video_features(model, patches.to(model.device), grids.to(model.device)).cpu()
+    merge = model.config.vision_config.spatial_merge_size**2
+    counts = (grids.prod(dim=1) // merge).tolist()
+    return [
+        ClipFeatures(rows, vision.video_grid_thw, vision.second_per_grid_ts)
+        for rows, vision in zip(features.split(counts), visions, strict=True)
+    ]
