@@ -54,10 +54,6 @@ class RewardWorker:
         scores = await self._suite.score_group(group.sample, captions)
         return ScoredGroup(group, scores, score_s=time.perf_counter() - started)
 
-    async def close(self) -> None:
-        """Release the suite's connections."""
-        await self._suite.close()
-
 
 @dataclass(slots=True)
 class _Worker:

@@ -119,7 +119,12 @@ def _make_reward(term: RewardTerm, rewards: RewardsSection) -> Reward:
         raise ConfigError(
             f"{term.name} is not callable", where=where, allowed="a class or function that makes a Reward"
         )
-    reward = factory(rewards, term.options)
+    try:
+        reward = factory(rewards, term.options)
+    except TypeError as error:  # most often a signature that does not fit
+        raise ConfigError(
+            f"{term.name} cannot be built: {error}", where=where, allowed="a callable that takes (rewards, options)"
+        ) from error
     if not isinstance(reward, Reward):
         raise ConfigError(
             f"{term.name} made a {type(reward).__name__}",

@@ -1,0 +1,225 @@
+"""The reward service on a real Ray: groups in, scored groups out, whatever happens to its actors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from owlcap.config import ClusterSection, CserSection, JudgeSection, RewardsSection, RewardTerm
+from owlcap.errors import ConfigError, PlacementError, RewardError
+from owlcap.types import Completion, RewardBreakdown, RolloutFailure, RolloutGroup, Sample, ScoredGroup, Unscored
+from rewards.service import MAX_RESTARTS, RewardPool
+
+pytestmark = pytest.mark.slow
+
+DEADLINE_S = 120.0  # only so that a fault fails the test instead of hanging it
+REFERENCE = "Someone in a red shirt jumps."
+LENGTH = RewardsSection(terms=(RewardTerm(name="length"),))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """A Ray of this module's own."""
+    ray.init(address="local", num_cpus=4, include_dashboard=False, configure_logging=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def pools() -> Iterator[list[RewardPool]]:
+    """Pools appended here are closed after the test."""
+    pools: list[RewardPool] = []
+    yield pools
+    for pool in pools:
+        pool.close()
+
+
+def group(*captions: str, id: str = "clip-1", reference: str = REFERENCE) -> RolloutGroup:
+    sample = Sample(id=id, video="a.mp4", prompt="", caption="", reference=reference)
+    completions = (Completion((1,), (-0.5,), caption, "stop", policy_version=3) for caption in captions)
+    return RolloutGroup(sample, tuple(completions))
+
+
+def get(ref: Any) -> Any:
+    return ray.get(ref, timeout=DEADLINE_S)
+
+
+def plugin(folder: Path, body: str) -> RewardsSection:
+    """Settings whose only reward is a file's class Mine with this body of score_group."""
+    path = folder / "mine.py"
+    indented = "".join(f"        {line}\n" for line in body.splitlines())
+    path.write_text(
+        "import asyncio, os, pathlib\nfrom owlcap.types import Score\n"
+        f"FOLDER = pathlib.Path({str(folder)!r})\n"
+        "class Mine:\n"
+        "    name = 'mine'\n"
+        "    def __init__(self, rewards, options):\n"
+        "        self.both = asyncio.Barrier(2)\n"
+        "    async def score_group(self, sample, captions):\n" + indented
+    )
+    return RewardsSection(terms=(RewardTerm(name=f"{path}:Mine"),))
+
+
+def test_a_group_comes_back_scored_in_order(pools: list[RewardPool]):
+    pool = RewardPool(RewardsSection(), ClusterSection(reward_workers=2))
+    pools.append(pool)
+    pool.wait_ready()
+    groups = [group(REFERENCE, "Someone squats.", id=f"clip-{i}") for i in range(6)]
+    scored: list[ScoredGroup] = get([pool.submit(g) for g in groups])
+    for given, result in zip(groups, scored, strict=True):
+        assert result.group == given
+        assert result.totals == (pytest.approx(2.2), pytest.approx(0.2))
+        assert all(isinstance(score, RewardBreakdown) for score in result.scores)
+        assert result.score_s > 0
+
+
+def test_actors_hold_no_training_framework_and_are_named(pools: list[RewardPool]):
+    pool = RewardPool(RewardsSection(), ClusterSection(reward_workers=2))
+    pools.append(pool)
+    get(pool.submit(group(REFERENCE)))
+
+    def heavy(actor: object) -> list[str]:
+        return [name for name in ("torch", "transformers", "vllm", "deepspeed", "verl") if name in sys.modules]
+
+    assert get([actor.__ray_call__.remote(heavy) for actor in pool.actors]) == [[], []]
+    names = [str(name) for name in ray.util.list_named_actors()]
+    assert {name.rsplit("-", 1)[0] for name in names if name.startswith("rewards-")} >= {"rewards-0", "rewards-1"}
+
+
+def gated(result: RolloutGroup) -> tuple[Any, Any]:
+    """A group that is being generated until its gate is opened: the group's reference, and the gate."""
+
+    @ray.remote(num_cpus=0.1)
+    class Gate:
+        def __init__(self) -> None:
+            self.opened = asyncio.Event()
+
+        async def open(self) -> None:
+            self.opened.set()
+
+        async def wait(self) -> None:
+            await self.opened.wait()
+
+    @ray.remote(num_cpus=0.1)
+    def generate(gate: Any, result: RolloutGroup) -> RolloutGroup:
+        ray.get(gate.wait.remote())
+        return result
+
+    gate = Gate.remote()
+    return generate.remote(gate, result), gate
+
+
+def test_an_unfinished_group_does_not_hold_up_the_next(pools: list[RewardPool]):
+    """One actor, the first group still being generated: the second is scored, then the first."""
+    pool = RewardPool(LENGTH, ClusterSection(reward_workers=1))
+    pools.append(pool)
+    unfinished, gate = gated(group("late"))
+    late = pool.submit(unfinished)
+    early = pool.submit(group("early"))
+    assert get(early).group.completions[0].text == "early"
+    assert ray.wait([late], timeout=0)[0] == []
+    get(gate.open.remote())
+    assert get(late).group.completions[0].text == "late"
+
+
+def test_groups_go_to_the_actor_with_the_fewest_unfinished(pools: list[RewardPool], tmp_path: Path):
+    pool = RewardPool(plugin(tmp_path, "return [Score(os.getpid())]"), ClusterSection(reward_workers=2))
+    pools.append(pool)
+    unfinished, gate = gated(group("a"))
+    held = pool.submit(unfinished)
+    first, second = get(pool.submit(group("a"))), get(pool.submit(group("a")))
+    get(gate.open.remote())
+    assert first.totals == second.totals != get(held).totals
+
+
+def test_one_actor_scores_groups_at_the_same_time(pools: list[RewardPool], tmp_path: Path):
+    """Each group waits for the other: one after the other would never end."""
+    body = "await self.both.wait()\nreturn [Score(1.0)]"
+    pool = RewardPool(plugin(tmp_path, body), ClusterSection(reward_workers=1))
+    pools.append(pool)
+    scored = get([pool.submit(group("a")) for _ in range(2)])
+    assert [result.totals for result in scored] == [(1.0,), (1.0,)]
+
+
+def test_groups_of_an_actor_that_dies_are_scored_by_its_successor(pools: list[RewardPool], tmp_path: Path):
+    body = (
+        "if not (FOLDER / 'died').exists():\n"
+        "    (FOLDER / 'died').touch()\n"
+        "    os._exit(1)\n"
+        "return [Score(float(os.getpid())) for _ in captions]"
+    )
+    pool = RewardPool(plugin(tmp_path, body), ClusterSection(reward_workers=1))
+    pools.append(pool)
+
+    def pid(actor: object) -> int:
+        return os.getpid()
+
+    before = get(pool.actors[0].__ray_call__.remote(pid))
+    scored = get([pool.submit(group("a", id=f"clip-{i}")) for i in range(4)])
+    assert (tmp_path / "died").exists()
+    pids = {result.totals[0] for result in scored}
+    assert len(pids) == 1
+    assert pids != {float(before)}
+
+
+def test_an_actor_that_always_dies_is_an_error_and_not_a_loop(pools: list[RewardPool], tmp_path: Path):
+    body = "(FOLDER / f'try-{os.getpid()}').touch()\nos._exit(1)"
+    pool = RewardPool(plugin(tmp_path, body), ClusterSection(reward_workers=1))
+    pools.append(pool)
+    with pytest.raises(RayActorError):
+        get(pool.submit(group("a")))
+    assert 1 < len(list(tmp_path.glob("try-*"))) <= 1 + MAX_RESTARTS
+
+
+def test_a_failed_prompt_passes_through(pools: list[RewardPool]):
+    pool = RewardPool(LENGTH, ClusterSection())
+    pools.append(pool)
+    failure = RolloutFailure(group().sample, "VideoError", "empty file")
+    assert get(pool.submit(failure)) == failure
+
+
+def test_what_a_broken_reward_raises_reaches_the_driver_with_its_name(pools: list[RewardPool], tmp_path: Path):
+    pool = RewardPool(plugin(tmp_path, "return [Score(float('nan'))]"), ClusterSection())
+    pools.append(pool)
+    with pytest.raises(RewardError, match="the value of the reward mine is nan") as caught:
+        get(pool.submit(group("a")))
+    assert isinstance(caught.value, RayTaskError)
+    assert get(pool.submit(group())).scores == ()  # the actor lives on
+
+
+def test_a_judge_that_cannot_be_reached_gives_unscored_rollouts(pools: list[RewardPool]):
+    judge = JudgeSection(kind="openai", base_urls=("http://127.0.0.1:1/v1",))
+    pool = RewardPool(RewardsSection(cser=CserSection(judge=judge)), ClusterSection())
+    pools.append(pool)
+    scored = get(pool.submit(group("a", "b")))
+    assert scored.totals == (None, None)
+    assert all(isinstance(score, Unscored) and "Connection" in score.reason for score in scored.scores)
+
+
+def test_bad_settings_fail_in_the_driver_before_any_actor_starts():
+    with pytest.raises(ConfigError, match='unknown reward "cesr"'):
+        RewardPool(RewardsSection(terms=(RewardTerm(name="cesr"),)), ClusterSection())
+
+
+def test_actors_that_find_no_place_are_a_placement_error(pools: list[RewardPool]):
+    pool = RewardPool(LENGTH, ClusterSection(cpus_per_reward=1000, start_deadline_s=0.5))
+    pools.append(pool)
+    with pytest.raises(PlacementError, match="1 reward actors were not up"):
+        pool.wait_ready()
+
+
+def test_a_closed_pool_takes_nothing():
+    pool = RewardPool(LENGTH, ClusterSection())
+    get(pool.submit(group("a")))
+    pool.close()
+    pool.close()
+    with pytest.raises(RewardError, match="closed"):
+        pool.submit(group("a"))
