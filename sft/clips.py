@@ -116,7 +116,7 @@ class ClipSource:
         clips: list[ClipFeatures] = []
         for part in _parts(list(missing.items()), CLIPS_PER_FORWARD):
             prompts = []
-            for (key, index), loaded in zip(part, self._threads.map(self._prompt, [i for _, i in part]), strict=True):
+            for (key, _), loaded in zip(part, self._threads.map(self._prompt, [i for _, i in part]), strict=True):
                 if isinstance(loaded, BadClip):
                     bad.append(loaded)
                 else:
@@ -154,7 +154,7 @@ def _forward(model: Qwen2_5_VLForConditionalGeneration, prompts: Sequence[Prompt
     patches = torch.from_numpy(np.concatenate([vision.pixel_values_videos for vision in visions]))
     grids = torch.tensor([vision.video_grid_thw for vision in visions])
     features = video_features(model, patches.to(model.device), grids.to(model.device)).cpu()
-    merge = model.config.vision_config.spatial_merge_size**2
+    merge = model.model.visual.spatial_merge_size**2
     counts = (grids.prod(dim=1) // merge).tolist()
     return [
         ClipFeatures(rows, vision.video_grid_thw, vision.second_per_grid_ts)

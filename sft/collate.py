@@ -57,8 +57,15 @@ class SftBatch:
 
     def to(self, device: torch.device) -> SftBatch:
         """The same batch on another device."""
-        tensors = (self.input_ids, self.position_ids, self.labels, self.video_index, self.video, self.grid_thw)
-        return SftBatch(*(t.to(device, non_blocking=True) for t in tensors), self.features)
+        return SftBatch(
+            self.input_ids.to(device),
+            self.position_ids.to(device),
+            self.labels.to(device),
+            self.video_index.to(device),
+            self.video.to(device),
+            self.grid_thw.to(device),
+            self.features,
+        )
 
     @property
     def num_targets(self) -> int:

@@ -98,7 +98,7 @@ def vision_fingerprint(model: Qwen2_5_VLForConditionalGeneration, video: VideoSe
     """Name of everything but the clip that features depend on: vision weights and configuration, video settings."""
     digest = hashlib.blake2b(digest_size=16)
     settings = video.model_dump(exclude={"deadline_s", "num_workers"})
-    digest.update(json.dumps([settings, model.config.vision_config.to_dict()], sort_keys=True, default=str).encode())
+    digest.update(json.dumps([settings, model.model.visual.config.to_dict()], sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.model.visual.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

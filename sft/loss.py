@@ -48,4 +48,5 @@ def video_features(
     model: Qwen2_5_VLForConditionalGeneration, patches: torch.Tensor, grid_thw: torch.Tensor
 ) -> torch.Tensor:
     """Features [N / merge^2, hidden] of several videos' patches [N, D], in the order of the rows of `grid_thw`."""
-    return torch.cat(model.get_video_features(patches, grid_thw).pooler_output)
+    vision = model.model.visual
+    return vision(patches.to(vision.dtype), grid_thw=grid_thw).pooler_output
