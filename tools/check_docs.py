@@ -5,6 +5,7 @@ python tools/check_docs.py        every problem as page:line, exit code 1 when t
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import sys
@@ -16,7 +17,7 @@ import typer
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+\s+(.*?)\s*$", re.MULTILINE)
-COMMAND = re.compile(r"(?:^|\$ |`|bin/)((?:owlcap|make) [^`#|]*)")
+COMMAND = re.compile(r"(?:^ {4}|\$ |`|bin/)((?:owlcap|make) [^`#|]*)")
 FILE = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|yaml|toml|txt|md))`")
 TARGET = re.compile(r"^([a-z]+):", re.MULTILINE)
 
@@ -74,7 +75,7 @@ def _owlcap_problem(words: list[str], command: str) -> str | None:
     from owlcap.cli import app
 
     here = typer.main.get_command(app)
-    for word in words:
+    for word in itertools.takewhile(lambda word: word != "...", words):
         if word.startswith("-"):
             known = {option for parameter in here.params for option in parameter.opts} | {"--help", "-h"}
             if word.partition("=")[0] not in known:

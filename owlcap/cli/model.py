@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,23 +11,33 @@ import typer
 from owlcap.cli.console import say
 
 
+class DtypeName(StrEnum):
+    """Precision of exported weights."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
 def export(
     source: Annotated[Path, typer.Argument(help="A run's folder, one of its checkpoints, or a model folder.")],
-    out: Annotated[Path, typer.Argument(help="The Hugging Face folder to write.")],
+    out: Annotated[Path, typer.Argument(help="The Hugging Face folder to write; it must not exist yet.")],
+    name: Annotated[str | None, typer.Option(help="What it is called when served; else the folder's name.")] = None,
+    dtype: Annotated[DtypeName | None, typer.Option(help="Precision of the weights; else the source's.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="The policy's question; else the one it was trained with.")] = None,
 ) -> None:
     """Write a Hugging Face folder, check it in transformers and vLLM, print the line that serves it."""
     from owlcap.export import export as export_policy
 
-    export_policy(source, out, show=say)
+    export_policy(source, out, name=name, dtype=dtype.value if dtype else None, prompt=prompt, show=say)
 
 
 def caption(
     model: Annotated[Path, typer.Argument(help="A model folder, such as an exported one.")],
     video: Annotated[Path, typer.Argument(help="A video file.")],
-    prompt: Annotated[str | None, typer.Option(help="What to ask instead of the prompt it was trained with.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest caption, in tokens.")] = 1024,
+    prompt: Annotated[str | None, typer.Option(help="What to ask; else the question it was trained with.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="The longest caption; else the policy's own.")] = None,
 ) -> None:
     """Caption one video, greedily."""
-    from owlcap.inference import caption_video
+    from owlcap.inference.caption import caption_video
 
     say(caption_video(model, video, prompt=prompt, max_new_tokens=max_new_tokens))
