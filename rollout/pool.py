@@ -1,0 +1,176 @@
+"""N rollout actors as one: prompts go in, groups come out as they finish, weights are synced to all.
+
+Prompt i goes to worker i mod N and stays with it, so that the same call gives the same batches in every engine, and
+a resumed run the same tokens. A worker that dies, breaks or gives no group for `rollout.group_deadline_s` is
+replaced; its replacement loads the last synced weights and gets the prompts that were not answered, once more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import ray
+from ray import ObjectRef
+
+from owlcap.config import ClusterSection
+from owlcap.errors import PlacementError, RolloutError
+from owlcap.types import RolloutFailure, RolloutGroup
+from rollout.settings import EngineCounters, GenerationRequest, RolloutEngineSettings
+from rollout.slot import Stream, SyncedWeights, WorkerLostError, WorkerSlot, end_all, fetch
+from rollout.worker import RolloutWorker
+
+
+class RolloutPool:
+    """The rollout engines of a run. Ray must have been started.
+
+    Args:
+        settings: of every engine.
+        cluster: how many workers, what each asks for, and how long to wait for them.
+        worker_class: the actor; another one stands in for engines when the pool itself is measured.
+
+    Raises:
+        PlacementError: the cluster has no room for a worker within `placement_deadline_s`.
+        RolloutError: an engine died while loading, or did not load within `start_deadline_s`.
+        ModelError: the model folder cannot be used.
+    """
+
+    def __init__(
+        self, settings: RolloutEngineSettings, cluster: ClusterSection, worker_class: type = RolloutWorker
+    ) -> None:
+        self._settings, self._cluster = settings, cluster
+        self._synced: SyncedWeights | None = None
+        self._slots = [WorkerSlot(i, settings, cluster, worker_class) for i in range(cluster.rollout_workers)]
+        try:
+            self._wait_for_places()
+            deadline = time.monotonic() + cluster.start_deadline_s
+            for slot in self._slots:
+                slot.check_startup(max(0.0, deadline - time.monotonic()))
+        except BaseException:
+            for slot in self._slots:
+                slot.kill()
+            raise
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __enter__(self) -> RolloutPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def version(self) -> int:
+        """Policy version that all workers hold."""
+        return 0 if self._synced is None else self._synced.version
+
+    @property
+    def num_restarts(self) -> int:
+        """Workers replaced so far."""
+        return sum(slot.num_restarts for slot in self._slots)
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[RolloutGroup | RolloutFailure]:
+        """Yield one result a request, as they finish. A group's `prompt` is an object reference owned by the caller.
+
+        Raises:
+            RolloutError: a worker failed more often than `rollout.max_restarts`, or holds another policy version.
+        """
+        size, version = len(self._slots), self.version
+        streams: dict[WorkerSlot, Stream] = {}
+        for slot in self._slots[: len(requests)]:
+            share = {i: requests[i] for i in range(slot.index, len(requests), size)}
+            streams[slot] = slot.begin(share, version)
+        while streams:
+            for slot in self._ready_slots(streams):
+                try:
+                    taken = slot.take(streams[slot])
+                except WorkerLostError as error:
+                    self._reissue(slot, streams, str(error))
+                    continue
+                if taken is not None:
+                    if not streams[slot].unfinished:
+                        del streams[slot]
+                    yield taken[1]
+
+    def sync(self, refs: Sequence[ObjectRef], version: int) -> None:
+        """Load weights into every worker, and return when all hold `version`.
+
+        Args:
+            refs: one object reference a bucket, each a list of (checkpoint name, array); see `rollout.weights`.
+                They are kept until the next sync, for workers that must be replaced.
+            version: of the policy; completions carry it.
+
+        Raises:
+            RolloutError: a weight is missing, or a worker cannot be made to load them.
+        """
+        self._synced = SyncedWeights(tuple(refs), version)
+        calls = {slot: slot.load(self._synced) for slot in self._slots}
+        ray.wait(list(calls.values()), num_returns=len(calls), timeout=self._cluster.start_deadline_s)
+        for slot in self._slots:
+            self._finish_load(slot, version)
+
+    def versions(self) -> tuple[int, ...]:
+        """Policy version that each worker says it holds."""
+        return tuple(fetch(slot.actor.version.remote()) for slot in self._slots)
+
+    def counters(self) -> tuple[EngineCounters, ...]:
+        """What each worker's present engine has done."""
+        return tuple(fetch(slot.actor.counters.remote()) for slot in self._slots)
+
+    def close(self) -> None:
+        """End all workers."""
+        end_all(self._slots)
+        self._slots = []
+
+    def _wait_for_places(self) -> None:
+        deadline_s = self._cluster.placement_deadline_s
+        places = [slot.placed for slot in self._slots]
+        placed, waiting = ray.wait(places, num_returns=len(places), timeout=deadline_s)
+        if waiting:
+            cluster = self._cluster
+            raise PlacementError(
+                f"{len(waiting)} of {len(places)} rollout workers found no place within {deadline_s:g} s",
+                where=f"cluster.rollout_workers={cluster.rollout_workers}, each with {cluster.cpus_per_rollout:g} CPU "
+                f"and {cluster.gpus_per_rollout} GPU; free now: {_free_resources()}",
+                allowed=f"what the cluster has; it placed {len(placed)}",
+                cure="lower cluster.rollout_workers or cluster.cpus_per_rollout, or add nodes",
+            )
+        for place in placed:
+            fetch(place)
+
+    def _ready_slots(self, streams: dict[WorkerSlot, Stream]) -> list[WorkerSlot]:
+        """Wait until a stream has something, and replace the workers that are overdue."""
+        owners = {stream.generator: slot for slot, stream in streams.items()}
+        first = min(stream.deadline for stream in streams.values())
+        waitables = list(owners)
+        ready, _ = ray.wait(waitables, num_returns=1, timeout=max(0.0, first - time.monotonic()), fetch_local=False)
+        if ready and len(waitables) > 1:  # and whatever else is there
+            ready, _ = ray.wait(waitables, num_returns=len(waitables), timeout=0, fetch_local=False)
+        now = time.monotonic()
+        for slot, stream in list(streams.items()):
+            if stream.deadline < now and stream.generator not in ready:
+                self._reissue(slot, streams, f"no group within {self._settings.rollout.group_deadline_s:g} s")
+        return [owners[generator] for generator in ready]
+
+    def _reissue(self, slot: WorkerSlot, streams: dict[WorkerSlot, Stream], reason: str) -> None:
+        slot.restart(reason, self._synced)
+        streams[slot] = slot.begin(streams[slot].unfinished, self.version, starting=True)
+
+    def _finish_load(self, slot: WorkerSlot, version: int) -> None:
+        """Check that a worker loaded the weights; replace it, and again, if it is lost."""
+        timeout_s = 0.0
+        while True:
+            try:
+                loaded = slot.check_startup(timeout_s)
+                break
+            except WorkerLostError as error:
+                slot.restart(str(error), self._synced)
+                timeout_s = self._cluster.placement_deadline_s + 2 * self._cluster.start_deadline_s
+        if loaded != version:
+            raise RolloutError(f"rollout worker {slot.index} holds policy version {loaded}, not {version}")
+
+
+def _free_resources() -> str:
+    free = ray.available_resources()
+    return ", ".join(f"{name} {free.get(name, 0):g}" for name in ("CPU", "GPU"))

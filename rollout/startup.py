@@ -1,0 +1,108 @@
+"""Starting vLLM in this process, with what our settings mean in its arguments and what it need not do left out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from owlcap.errors import ModelError, RolloutError
+from rollout.environment import engine_environment
+from rollout.settings import RolloutEngineSettings
+
+if TYPE_CHECKING:
+    from vllm import LLM
+
+ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
+MIN_BATCHED_TOKENS = 8192  # of one engine step; also the budget for encoded video tokens kept at a time
+CPU_BLOCK_TOKENS = (
+    32  # of one KV block; vLLM's 128 is longer than a toy prompt, and only full blocks are shared in a group
+)
+
+
+def start_vllm(settings: RolloutEngineSettings) -> LLM:
+    """vLLM with the policy loaded, in this process.
+
+    Raises:
+        ModelError: the model folder does not exist.
+        RolloutError: vLLM was imported before, with another environment than its engine needs.
+    """
+    if not (Path(settings.model) / "config.json").is_file():
+        raise ModelError(
+            "the policy's folder has no config.json",
+            where=settings.model,
+            allowed="a Hugging Face folder with config, weights, tokenizer and processor",
+            cure="correct model.path",
+        )
+    _check_environment(settings)
+    # Whole GiB, and it would override rollout.kv_cache_gib. vLLM reads it as a number, so it cannot be set to "".
+    os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
+    import vllm
+
+    if settings.device == "cpu":
+        _skip_model_inspection()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # from its look through loaded modules
+        llm = vllm.LLM(**_arguments(settings))
+    # A dozen harmless warnings at the start, then only those that say something about this run.
+    logging.getLogger("vllm").setLevel(logging.WARNING)
+    # It repeats "CPU backend doesn't allow to use torch.set_num_threads" for every prompt.
+    logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)
+    return llm
+
+
+def _check_environment(settings: RolloutEngineSettings) -> None:
+    wanted = engine_environment(settings)["VLLM_ENABLE_V1_MULTIPROCESSING"]
+    if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != wanted:
+        raise RolloutError(
+            "this process is not set up for an in-process engine",
+            where=f"VLLM_ENABLE_V1_MULTIPROCESSING={os.environ.get('VLLM_ENABLE_V1_MULTIPROCESSING')}",
+            allowed=wanted,
+            cure="set the variables of rollout.environment.engine_environment before the process starts",
+        )
+
+
+def _skip_model_inspection() -> None:
+    """Register the model class itself, so that vLLM reads its properties from it.
+
+    Given a class name, vLLM imports the class in a second process first, lest CUDA start in this one. On a CPU that
+    costs every engine 10 s of a core the first time on a machine, and buys nothing.
+    """
+    from vllm import ModelRegistry
+    from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
+
+    registry = logging.getLogger("vllm.model_executor.models.registry")
+    level = registry.level
+    registry.setLevel(logging.ERROR)  # it warns that the name is taken, which is the point
+    ModelRegistry.register_model(ARCHITECTURE, Qwen2_5_VLForConditionalGeneration)
+    registry.setLevel(level)
+
+
+def _arguments(settings: RolloutEngineSettings) -> dict[str, Any]:
+    """Keyword arguments of `vllm.LLM`."""
+    rollout, on_cpu = settings.rollout, settings.device == "cpu"
+    arguments: dict[str, Any] = {
+        "model": settings.model,
+        "dtype": "float32" if settings.dtype == "fp32" else "bfloat16",
+        "seed": settings.seed,
+        "max_model_len": rollout.max_model_len,
+        "max_num_seqs": rollout.max_num_seqs,
+        "max_num_batched_tokens": max(rollout.max_model_len, MIN_BATCHED_TOKENS),
+        "gpu_memory_utilization": rollout.gpu_memory_utilization,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "enforce_eager": on_cpu or rollout.enforce_eager,
+        "limit_mm_per_prompt": {"video": 1, "image": 0},
+        "mm_processor_cache_gb": 0,  # a clip is processed once a group; another epoch is too far away to keep it for
+        "mm_device_do_normalize": False,  # the learner takes the pixels as vLLM's processor leaves them: normalised
+        # Logprobs of the distribution that was sampled from. At temperature 1 that is the raw one, without the ban.
+        "logprobs_mode": "raw_logprobs" if rollout.temperature == 1.0 else "processed_logprobs",
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+    if rollout.kv_cache_gib is not None:
+        arguments["kv_cache_memory_bytes"] = int(rollout.kv_cache_gib * 2**30)
+    if on_cpu:
+        arguments |= {"block_size": CPU_BLOCK_TOKENS, "skip_mm_profiling": True}
+    return arguments
