@@ -19,7 +19,7 @@ setup: $(STAMP)
 
 # Without --no-deps a resolver would add packages that cannot load beside a CPU torch: see tools/make_requirements.py.
 # hatchling is among the pins, so the project itself needs no build environment of its own.
-$(STAMP): $(REQUIREMENTS) pyproject.toml tools/torchvision_cpu.py Makefile
+$(STAMP): $(REQUIREMENTS) pyproject.toml tools/torchvision_cpu.py
 	@test -x $(BIN)/python || { echo "setup: making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
 	@echo "setup: installing the packages of $(REQUIREMENTS) (a few minutes the first time)"
 	@$(PIP) install --no-deps --requirement $(REQUIREMENTS)
