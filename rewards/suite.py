@@ -21,6 +21,7 @@ from owlcap.registry import resolve
 from owlcap.types import RewardBreakdown, Sample, Score, ScoredRollout, Unscored
 from rewards.base import Closeable, Reward
 from rewards.failures import one_line
+from rewards.room import Room
 from rewards.text import repetition, words
 
 CANCEL_GRACE_S = 1.0  # what a reward past its deadline gets to stop
@@ -29,11 +30,18 @@ Outcome = Score | Unscored
 
 
 class RewardSuite:
-    """Rewards with their weights. Use `make_suite`; use and close it in one event loop."""
+    """Rewards with their weights. Made by `make_suite`; used in one event loop at a time.
 
-    def __init__(self, terms: Sequence[tuple[Reward, float]], group_deadline_s: float) -> None:
+    Args:
+        terms: rewards and weights.
+        group_deadline_s: for scoring one group, from when there is room for it.
+        max_captions: being scored at the same time; further groups wait.
+    """
+
+    def __init__(self, terms: Sequence[tuple[Reward, float]], group_deadline_s: float, max_captions: int) -> None:
         self._terms = tuple(terms)
         self._deadline_s = group_deadline_s
+        self._room = Room(max_captions)
 
     async def score_group(self, sample: Sample, captions: Sequence[str]) -> tuple[ScoredRollout, ...]:
         """Score all captions of one clip: all rewards at the same time, within the group's deadline.
@@ -45,7 +53,9 @@ class RewardSuite:
         """
         if not captions:
             return ()
-        columns = await self._outcomes(sample, tuple(captions))
+        await self._room.wait()
+        with self._room.taken(len(captions)):
+            columns = await self._outcomes(sample, tuple(captions))
         return tuple(
             self._breakdown(caption, [column[row] for column in columns]) for row, caption in enumerate(captions)
         )
@@ -107,7 +117,8 @@ def make_suite(rewards: RewardsSection) -> RewardSuite:
                 f'the reward "{reward.name}" is given twice', where="rewards.terms", cure="keep one, with its weight"
             )
         taken.add(reward.name)
-    return RewardSuite(terms, rewards.group_deadline_s)
+    # A caption costs one judge call, so that more captions than calls in flight would only queue.
+    return RewardSuite(terms, rewards.group_deadline_s, max_captions=rewards.cser.judge.concurrency)
 
 
 def _make_reward(term: RewardTerm, rewards: RewardsSection) -> Reward:

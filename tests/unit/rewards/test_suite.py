@@ -50,7 +50,7 @@ class Hangs:
 def score(
     *terms: tuple[Any, float], captions: Sequence[str] = ("a caption",), deadline_s: float = 10.0
 ) -> tuple[ScoredRollout, ...]:
-    return asyncio.run(RewardSuite(terms, deadline_s).score_group(SAMPLE, captions))
+    return asyncio.run(RewardSuite(terms, deadline_s, max_captions=8).score_group(SAMPLE, captions))
 
 
 def test_the_total_is_the_weighted_sum_and_every_part_stays_visible():
@@ -139,6 +139,46 @@ def test_the_error_of_a_broken_reward_names_function_and_sample_and_does_not_wai
 
 def test_no_captions_need_no_rewards():
     assert score((Returns(ValueError("never called")), 1.0), captions=()) == ()
+
+
+class Counts:
+    """A reward that lets others run and notes how many captions it was given at the same time."""
+
+    name = "counts"
+    now = most = 0
+
+    async def score_group(self, sample: Sample, captions: Sequence[str]) -> Sequence[Score]:
+        self.now += len(captions)
+        self.most = max(self.most, self.now)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        self.now -= len(captions)
+        return [Score(1.0) for _ in captions]
+
+
+@pytest.mark.parametrize(("limit", "most"), [(1, 3), (3, 3), (4, 6), (100, 15)])
+def test_groups_beyond_the_limit_wait_for_their_turn(limit: int, most: int):
+    counts = Counts()
+    suite = RewardSuite([(counts, 1.0)], 10.0, limit)
+
+    async def five_groups() -> None:
+        await asyncio.gather(*(suite.score_group(SAMPLE, ["a", "b", "c"]) for _ in range(5)))
+
+    for _ in range(2):  # a second event loop starts with all the room
+        asyncio.run(five_groups())
+        assert counts.most == most
+
+
+def test_a_failed_group_gives_its_room_back():
+    suite = RewardSuite([(Returns([Score(1.0)]), 1.0)], 10.0, 1)
+
+    async def failing_then_good() -> tuple[ScoredRollout, ...]:
+        with pytest.raises(RewardError):
+            await suite.score_group(SAMPLE, ["a", "b"])
+        return await suite.score_group(SAMPLE, ["a"])
+
+    (scored,) = asyncio.run(failing_then_good())
+    assert isinstance(scored, RewardBreakdown)
 
 
 # make_suite
@@ -249,5 +289,5 @@ def test_closing_the_suite_closes_what_can_be_closed():
             self.closed += 1
 
     connected = Connected([])
-    asyncio.run(RewardSuite([(connected, 1.0), (Returns([], "plain"), 1.0)], 1.0).close())
+    asyncio.run(RewardSuite([(connected, 1.0), (Returns([], "plain"), 1.0)], 1.0, 8).close())
     assert connected.closed == 1
