@@ -1,0 +1,240 @@
+"""What a run will ask of the cluster and of the judge, worked out and checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+from owlcap.config import RlRun
+from owlcap.errors import PlacementError
+from rl.state import PromptOrder, num_steps
+
+TABLE_WIDTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What there is to place actors on."""
+
+    cpus: float
+    gpus: int
+    what: str  # "this machine", or "the cluster at ..."
+
+
+@dataclass(frozen=True, slots=True)
+class ActorPlan:
+    """One kind of actor."""
+
+    role: str
+    count: int
+    cpus: float  # of one
+    gpus: int  # of one
+    does: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementPlan:
+    """Actors, work of a step, and judge calls. `num_steps` is None where the training data cannot be read."""
+
+    actors: tuple[ActorPlan, ...]
+    num_nodes: int
+    resources: Resources | None  # None: a cluster that this process has not joined
+    prompts_per_step: int
+    sequences_per_step: int
+    sampled_tokens_per_step: int  # at most
+    learner_tokens_per_step: int  # at most, packed
+    num_steps: int | None
+    judge: str
+    judge_calls_per_step: int
+    judge_calls_per_evaluation: int
+    num_evaluations: int | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def cpus(self) -> float:
+        """CPUs of all actors."""
+        return sum(actor.count * actor.cpus for actor in self.actors)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all actors."""
+        return sum(actor.count * actor.gpus for actor in self.actors)
+
+    @property
+    def judge_calls(self) -> int | None:
+        """Judge calls of the whole run, evaluations included; retries come on top."""
+        if self.num_steps is None or self.num_evaluations is None:
+            return None
+        return self.num_steps * self.judge_calls_per_step + self.num_evaluations * self.judge_calls_per_evaluation
+
+    @property
+    def shortage(self) -> str | None:
+        """What is asked for and not there, or None."""
+        have = self.resources
+        if have is None:
+            return None
+        short = []
+        if self.gpus > have.gpus:
+            short.append(f"{self.gpus} GPUs asked for, {have.gpus} there")
+        if self.cpus > have.cpus + 1e-6:
+            short.append(f"{self.cpus:g} CPUs asked for, {have.cpus:g} there")
+        return "; ".join(short) or None
+
+    def check(self) -> None:
+        """Raise PlacementError if the resources are known and do not suffice."""
+        if self.shortage and self.resources:
+            raise PlacementError(
+                f"{self.resources.what} cannot hold the run: {self.shortage}",
+                where="cluster.*: " + ", ".join(f"{a.count} x {a.role} ({_each(a)})" for a in self.actors),
+                allowed=f"at most {self.resources.cpus:g} CPUs and {self.resources.gpus} GPUs in all",
+                cure="lower cluster.learner_ranks, rollout_workers or their cpus_per_*/gpus_per_*, or join a larger "
+                "cluster with cluster.ray_address; `owlcap rl CONFIG --dry-run` shows the plan",
+            )
+
+
+def plan(cfg: RlRun, resources: Resources | None = None) -> PlacementPlan:
+    """Work out a run's needs from its settings; `resources` defaults to this machine, if the run uses only it."""
+    if resources is None and cfg.cluster.ray_address is None:
+        resources = this_machine()
+    c, rollout = cfg.cluster, cfg.rollout
+    sequences = rollout.prompts_per_step * rollout.group_size
+    sampled = sequences * rollout.max_new_tokens
+    steps = _num_steps(cfg)
+    judge = cfg.rewards.cser.judge
+    remote = judge.kind != "lexical" and any(term.name == "cser" for term in cfg.rewards.terms)
+    evaluation = cfg.evaluation
+    captions = evaluation.num_clips * (2 if evaluation.sampled else 1) if evaluation.data else 0
+    return PlacementPlan(
+        actors=(
+            ActorPlan("learner", c.learner_ranks, c.cpus_per_learner, c.gpus_per_learner, _learner(cfg)),
+            ActorPlan("rollout", c.rollout_workers, c.cpus_per_rollout, c.gpus_per_rollout, _engine(cfg)),
+            ActorPlan("reward", c.reward_workers, c.cpus_per_reward, 0, _rewards(cfg)),
+        ),
+        num_nodes=c.num_nodes,
+        resources=resources,
+        prompts_per_step=rollout.prompts_per_step,
+        sequences_per_step=sequences,
+        sampled_tokens_per_step=sampled,
+        learner_tokens_per_step=rollout.prompts_per_step * cfg.data.max_prompt_tokens + sampled,
+        num_steps=steps,
+        judge=f"{judge.model} at {', '.join(judge.base_urls)}" if remote else "lexical, offline",
+        judge_calls_per_step=sequences if remote else 0,
+        judge_calls_per_evaluation=captions if remote else 0,
+        num_evaluations=None if steps is None else _num_evaluations(cfg, steps),
+        notes=_notes(cfg),
+    )
+
+
+def render_plan(cfg: RlRun, resources: Resources | None = None) -> str:
+    """The plan as text for `--dry-run`: a table of actors, and the work and judge calls of a step and a run."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    p = plan(cfg, resources)
+    actors = Table("actor", "count", "CPUs each", "GPUs each", "does", box=box.SIMPLE_HEAD, title="Placement")
+    for actor in p.actors:
+        actors.add_row(actor.role, str(actor.count), f"{actor.cpus:g}", str(actor.gpus), actor.does)
+    have = p.resources
+    there = f"{have.what} has {have.cpus:g} CPUs, {have.gpus} GPUs" if have else "cluster not joined yet"
+    nodes = f"{p.num_nodes} node{'s' if p.num_nodes > 1 else ''}; {there}"
+    actors.add_row("all", str(sum(a.count for a in p.actors)), f"{p.cpus:g}", str(p.gpus), nodes, style="bold")
+    work = Table("", "a step", "the run", box=box.SIMPLE_HEAD, title="Work")
+    for name, count in (
+        ("prompts", p.prompts_per_step),
+        ("sequences", p.sequences_per_step),
+        ("sampled tokens, at most", p.sampled_tokens_per_step),
+        ("learner tokens, at most", p.learner_tokens_per_step),
+    ):
+        work.add_row(name, f"{count:,}", _times(count, p.num_steps))
+    calls = "unknown" if p.judge_calls is None else f"{p.judge_calls:,}"
+    work.add_row("judge calls", f"{p.judge_calls_per_step:,}", f"{calls} (evaluations included)")
+    work.add_row("steps", "1", "unknown" if p.num_steps is None else f"{p.num_steps:,}", style="bold")
+    console = Console(file=StringIO(), width=TABLE_WIDTH, force_terminal=False)
+    console.print(actors, work, f"judge: {p.judge}", highlight=False, soft_wrap=False)
+    for note in (*p.notes, *([f"will not start: {p.shortage}"] if p.shortage else [])):
+        console.print(f"note: {note}", highlight=False)
+    assert isinstance(console.file, StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n") + "\n"
+
+
+def this_machine() -> Resources:
+    """CPUs and NVIDIA GPUs of this machine, as a local Ray will count them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    gpus = found if visible is None else min(found, len([part for part in visible.split(",") if part.strip()]))
+    return Resources(cpus=len(os.sched_getaffinity(0)), gpus=gpus, what="this machine")
+
+
+def joined_cluster() -> Resources:
+    """CPUs and GPUs of the Ray cluster that this process has joined."""
+    import ray
+
+    total = ray.cluster_resources()
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    what = f"the Ray cluster ({nodes} node{'s' if nodes > 1 else ''})"
+    return Resources(cpus=total.get("CPU", 0.0), gpus=int(total.get("GPU", 0)), what=what)
+
+
+def evaluates_at(cfg: RlRun, step: int, last_step: int) -> bool:
+    """Whether the policy is evaluated after `step` updates: at the start if asked, every K steps, and at the end."""
+    if cfg.evaluation.data is None:
+        return False
+    if step == 0:
+        return cfg.evaluation.at_start
+    return step % cfg.evaluation.every_steps == 0 or step == last_step
+
+
+def _num_evaluations(cfg: RlRun, steps: int) -> int:
+    return sum(evaluates_at(cfg, step, steps) for step in range(steps + 1))
+
+
+def _num_steps(cfg: RlRun) -> int | None:
+    if cfg.num_steps is not None:
+        return cfg.num_steps
+    path = Path(cfg.data.train)
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", errors="replace") as file:
+        num_rows = sum(1 for line in file if line.strip())
+    return num_steps(cfg, PromptOrder(num_rows, cfg.rollout.prompts_per_step, cfg.seed).steps_per_epoch)
+
+
+def _learner(cfg: RlRun) -> str:
+    model, stage = cfg.model, cfg.deepspeed.zero_stage
+    reference = ", frozen reference" if cfg.algorithm.kl_beta else ""
+    return (
+        f"DeepSpeed ZeRO-{stage}, {model.dtype}{reference}; {cfg.algorithm.tokens_per_micro_batch:,} tokens a forward"
+    )
+
+
+def _engine(cfg: RlRun) -> str:
+    kind = f"vLLM, tensor parallel {cfg.cluster.tensor_parallel}" if cfg.cluster.gpus_per_rollout else "vLLM on CPU"
+    return f"{kind}; {cfg.rollout.max_num_seqs} sequences at a time"
+
+
+def _rewards(cfg: RlRun) -> str:
+    return " + ".join(f"{term.weight:g} x {term.name}" for term in cfg.rewards.terms)
+
+
+def _each(actor: ActorPlan) -> str:
+    return f"{actor.cpus:g} CPU, {actor.gpus} GPU each"
+
+
+def _times(count: int, steps: int | None) -> str:
+    return "unknown" if steps is None else f"{count * steps:,}"
+
+
+def _notes(cfg: RlRun) -> tuple[str, ...]:
+    notes = []
+    longest = cfg.data.max_prompt_tokens + cfg.rollout.max_new_tokens
+    if longest > cfg.algorithm.tokens_per_micro_batch:
+        notes.append(
+            f"one prompt with one completion may have {longest:,} tokens, more than algorithm.tokens_per_micro_batch "
+            f"({cfg.algorithm.tokens_per_micro_batch:,}); such a pair is one forward by itself"
+        )
+    if cfg.num_steps is None and not Path(cfg.data.train).is_file():
+        notes.append(f"data.train ({cfg.data.train}) is not there yet, so the run's length is unknown")
+    return tuple(notes)

@@ -1,0 +1,99 @@
+"""The plan: actors, work, judge calls, and refusal before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from owlcap.config import RlRun
+from owlcap.errors import PlacementError
+from rl.placement import Resources, evaluates_at, plan, render_plan
+
+TWO_CORES = Resources(cpus=2, gpus=0, what="this machine")
+
+
+def data_at(path: str | Path) -> dict[str, object]:
+    return {"train": str(path), "max_prompt_tokens": 100}
+
+
+def rl_run(**changes: object) -> RlRun:
+    settings: dict[str, object] = {
+        "name": "toy",
+        "model": {"path": "model"},
+        "data": data_at("missing.jsonl"),
+        "optimizer": {"lr": 1e-3},
+        "algorithm": {},
+        "num_steps": 10,
+        "cluster": {"learner_ranks": 2, "cpus_per_learner": 0.5, "rollout_workers": 2, "cpus_per_rollout": 0.4},
+        "rollout": {"group_size": 4, "prompts_per_step": 6, "max_new_tokens": 20, "max_model_len": 200},
+    }
+    return RlRun.model_validate(settings | changes)
+
+
+def with_judge(**changes: object) -> RlRun:
+    return rl_run(rewards={"cser": {"judge": {"kind": "openai"}}}, **changes)
+
+
+def test_resources_and_work_add_up() -> None:
+    p = plan(rl_run(), TWO_CORES)
+    assert p.cpus == pytest.approx(2 * 0.5 + 2 * 0.4 + 0.1)
+    assert p.gpus == 0
+    assert p.sequences_per_step == 24
+    assert p.sampled_tokens_per_step == 480
+    assert p.learner_tokens_per_step == 6 * 100 + 480
+    assert p.judge_calls == 0
+    p.check()
+
+
+def test_judge_calls_count_rollouts_and_evaluations() -> None:
+    evaluation = {"data": "test.jsonl", "every_steps": 4, "num_clips": 30, "sampled": True}
+    p = plan(with_judge(evaluation=evaluation), TWO_CORES)
+    assert p.judge_calls_per_step == 24
+    # after 0, 4, 8 and 10 updates: 30 clips greedy and 30 sampled each
+    assert p.num_evaluations == 4
+    assert p.judge_calls == 10 * 24 + 4 * 60
+
+
+def test_evaluations_come_at_the_start_at_intervals_and_at_the_end() -> None:
+    cfg = rl_run(evaluation={"data": "test.jsonl", "every_steps": 4})
+    assert [step for step in range(11) if evaluates_at(cfg, step, 10)] == [0, 4, 8, 10]
+    assert not any(evaluates_at(rl_run(), step, 10) for step in range(11))
+
+
+def test_epochs_are_counted_from_the_data(tmp_path: Path) -> None:
+    data = tmp_path / "train.jsonl"
+    data.write_text("{}\n" * 20)
+    assert plan(rl_run(num_steps=None, num_epochs=2, data=data_at(data)), TWO_CORES).num_steps == 6
+
+
+def test_gpus_that_are_not_there_are_refused() -> None:
+    cluster = {"gpus_per_learner": 1, "learner_ranks": 2, "rollout_workers": 2, "gpus_per_rollout": 1}
+    p = plan(rl_run(cluster=cluster), Resources(cpus=64, gpus=3, what="the Ray cluster (1 node)"))
+    assert p.gpus == 4
+    with pytest.raises(PlacementError, match="4 GPUs asked for, 3 there") as caught:
+        p.check()
+    assert "2 x learner" in str(caught.value)
+
+
+def test_cpus_that_are_not_there_are_refused() -> None:
+    with pytest.raises(PlacementError, match=r"1\.9 CPUs asked for, 1 there"):
+        plan(rl_run(), Resources(cpus=1, gpus=0, what="this machine")).check()
+
+
+def test_a_cluster_not_joined_yet_is_not_judged() -> None:
+    p = plan(rl_run(cluster={"ray_address": "auto", "gpus_per_learner": 1}))
+    assert p.resources is None
+    p.check()
+
+
+def test_the_drawn_plan_names_actors_work_and_shortage() -> None:
+    text = render_plan(with_judge(), Resources(cpus=1, gpus=0, what="this machine"))
+    for part in ("learner", "rollout", "reward", "sequences", "judge calls", "Qwen3-32B", "240", "will not start"):
+        assert part in text
+    assert max(len(line) for line in text.splitlines()) <= 100
+
+
+def test_unknown_length_is_said(tmp_path: Path) -> None:
+    text = render_plan(rl_run(num_steps=None, data=data_at(tmp_path / "no.jsonl")), TWO_CORES)
+    assert "the run's length is unknown" in " ".join(text.split())
