@@ -1,0 +1,299 @@
+"""Rows of a data set: JSONL in the messages + videos form that ms-swift and TRL users know.
+
+One object a line:
+
+    {"id": "train-000001",
+     "messages": [{"role": "user", "content": "<video>Describe the video."}, {"role": "assistant", "content": "..."}],
+     "videos": ["videos/train-000001.mp4"],
+     "captions": {"full": "...", "brief": "..."},      optional: other captions, by name
+     "reference": "...",                               optional: what rewards compare with
+     "facts": [{"text": "shirt=red", "tag": "detail"}],  optional
+     "start_s": 0.0, "end_s": 2.0}                     optional: the part of the video that is meant
+
+Every fault is a DataError that names file:line and a cure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from owlcap.config import DataSection
+from owlcap.errors import DataError, VideoError
+from owlcap.types import Fact, Sample, Tag
+
+VIDEO_MARK = "<video>"
+TARGET_MESSAGES = "messages"  # DataSection.target: the assistant message
+DEFAULT_REFERENCE = "reference"  # DataSection.reference: the row's own `reference`, if it has one
+TAGS: tuple[Tag, ...] = ("motion", "detail")
+
+
+class Message(TypedDict):
+    """One turn; `<video>` in a user turn marks the video."""
+
+    role: str
+    content: str
+
+
+class FactRow(TypedDict):
+    """A Fact as JSON."""
+
+    text: str
+    tag: Tag
+
+
+class Row(TypedDict):
+    """One line of the file."""
+
+    id: str
+    messages: list[Message]
+    videos: list[str]
+    captions: NotRequired[dict[str, str]]
+    reference: NotRequired[str]
+    facts: NotRequired[list[FactRow]]
+    start_s: NotRequired[float]
+    end_s: NotRequired[float]
+
+
+def read_rows(path: str | Path, data: DataSection | None = None, *, check_files: bool = False) -> list[Sample]:
+    """Read a JSONL file into samples; relative video paths resolve against the file's folder.
+
+    Args:
+        path: the JSONL file.
+        data: which caption is the target, which the reference, and a prompt that replaces each row's own.
+        check_files: also check that every video file exists (a VideoError names the first that does not).
+
+    Raises:
+        DataError: the file cannot be read, has no rows, or a row is bad; the error names file:line and the cure.
+    """
+    path = Path(path)
+    data = data or DataSection(train=str(path))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"The data file cannot be read: {error.strerror}.",
+            where=str(path),
+            cure="check the path (data.train, data.validation, evaluation.data), or make a toy set: owlcap data toy",
+        ) from error
+    samples: list[Sample] = []
+    lines_of_ids: dict[str, int] = {}
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        row = _RowReader(_parse_line(line, f"{path}:{number}"), f"{path}:{number}", path, number)
+        sample = row.sample(data, check_files)
+        if sample.id in lines_of_ids:
+            raise DataError(
+                f"The id {sample.id!r} is used twice.",
+                where=f"{path}:{number}",
+                allowed=f"ids that are unique in the file; line {lines_of_ids[sample.id]} has this one already",
+                cure="rename or delete one of the two rows",
+            )
+        lines_of_ids[sample.id] = number
+        samples.append(sample)
+    if not samples:
+        raise DataError("The data file has no rows.", where=str(path), cure="write one JSON object a line into it")
+    return samples
+
+
+def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
+    """Write rows as JSONL, all or nothing: to a temporary file beside `path`, flushed to disk, then renamed.
+
+    Raises:
+        DataError: the folder cannot be written, or the disk is full; `path` is then as it was.
+    """
+    path = Path(path)
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise DataError(
+            f"The data file cannot be written: {error.strerror}.",
+            where=str(path),
+            cure="free some space or choose a folder that can be written",
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _parse_line(line: bytes, where: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"The row is not UTF-8 (byte {error.start} of the line).", where=where, cure="save the file as UTF-8"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"The row is not JSON: {error.msg} (column {error.colno}).",
+            where=where,
+            allowed="one complete JSON object a line",
+            cure="mend or delete this line",
+        ) from error
+    if not isinstance(row, dict):
+        raise DataError(
+            f"The row is a JSON {type(row).__name__}.",
+            where=where,
+            allowed="a JSON object with messages and videos",
+            cure="mend or delete this line",
+        )
+    return row
+
+
+class _RowReader:
+    """Checks one row; knows where it stands, so that every message can say so."""
+
+    def __init__(self, row: Mapping[str, Any], where: str, path: Path, number: int) -> None:
+        self.row, self.where, self.path, self.number = row, where, path, number
+
+    def sample(self, data: DataSection, check_files: bool) -> Sample:
+        prompt, answer = self._messages()
+        captions = self._captions()
+        if data.target == TARGET_MESSAGES:
+            if answer is None:
+                raise self._bad(
+                    "The row has no assistant message.",
+                    'messages that end with {"role": "assistant", "content": caption}',
+                    "add the caption, or set data.target to a name under captions",
+                )
+            caption = self._not_empty(answer, "assistant message")
+        else:
+            caption = self._named_caption(captions, data.target, "data.target")
+        prompt = data.prompt if data.prompt is not None else prompt
+        if not prompt.strip():
+            raise self._bad(
+                "The row's user message asks nothing.",
+                "a text beside the video mark",
+                "add a question or set data.prompt",
+            )
+        start_s, end_s = self._seconds()
+        return Sample(
+            id=self._id(),
+            video=self._video(check_files),
+            prompt=prompt.strip(),
+            caption=caption,
+            reference=self._reference(captions, caption, data.reference),
+            facts=self._facts(),
+            start_s=start_s,
+            end_s=end_s,
+        )
+
+    def _bad(self, what: str, allowed: str, cure: str) -> DataError:
+        return DataError(what, where=self.where, allowed=allowed, cure=cure)
+
+    def _id(self) -> str:
+        value = self.row.get("id", f"{self.path.stem}-{self.number:06d}")
+        if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
+            raise self._bad(f"The row's id is {value!r}.", "a text or a number", "give it a name, or leave id out")
+        return str(value)
+
+    def _messages(self) -> tuple[str, str | None]:
+        messages = self.row.get("messages")
+        allowed = "messages: one user message, then one assistant message, each with role and content"
+        if not isinstance(messages, list) or not messages:
+            raise self._bad("The row has no messages.", allowed, "add the key messages")
+        roles: list[Any] = []
+        texts: list[str] = []
+        for message in messages:
+            if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+                raise self._bad(
+                    f"A message of the row is {message!r:.80}.", allowed, "give it a role and a text content"
+                )
+            roles.append(message.get("role"))
+            texts.append(message["content"])
+        if roles not in (["user"], ["user", "assistant"]):
+            raise self._bad(
+                f"The row's messages have the roles {', '.join(map(repr, roles))}.",
+                allowed,
+                "split longer conversations into rows, and put system text into the user message",
+            )
+        if texts[0].count(VIDEO_MARK) > 1:
+            raise self._bad("The user message marks more than one video.", f"one {VIDEO_MARK} a row", "split the row")
+        return texts[0].replace(VIDEO_MARK, "").strip(), texts[1] if len(texts) == 2 else None
+
+    def _captions(self) -> Mapping[str, Any]:
+        captions = self.row.get("captions", {})
+        if not isinstance(captions, dict):
+            raise self._bad(
+                "The row's captions are not an object.", '{"name": "caption", ...}', "mend the key captions"
+            )
+        return captions
+
+    def _named_caption(self, captions: Mapping[str, Any], name: str, key: str) -> str:
+        if name not in captions:
+            known = ", ".join([TARGET_MESSAGES if key == "data.target" else DEFAULT_REFERENCE, *captions])
+            raise self._bad(
+                f"The row has no caption {name!r}.", known, f"set {key} to one of these, or add the caption"
+            )
+        return self._not_empty(captions[name], f"caption {name!r}")
+
+    def _not_empty(self, text: Any, name: str) -> str:
+        if not isinstance(text, str) or not text.strip():
+            raise self._bad(f"The row's {name} has zero length.", "a text", "write the caption or delete the row")
+        return text.strip()
+
+    def _reference(self, captions: Mapping[str, Any], caption: str, name: str) -> str:
+        if name != DEFAULT_REFERENCE:
+            return self._named_caption(captions, name, "data.reference")
+        if DEFAULT_REFERENCE in self.row:
+            return self._not_empty(self.row[DEFAULT_REFERENCE], "reference")
+        if DEFAULT_REFERENCE in captions:
+            return self._not_empty(captions[DEFAULT_REFERENCE], "caption 'reference'")
+        return caption
+
+    def _video(self, check_files: bool) -> str:
+        videos = self.row.get("videos")
+        if not isinstance(videos, list) or len(videos) != 1 or not isinstance(videos[0], str) or not videos[0].strip():
+            found = "no videos" if not videos else f"videos {videos!r:.80}"
+            raise self._bad(f"The row has {found}.", 'videos: ["path.mp4"], one a row', "add the key videos")
+        if "\0" in videos[0]:
+            raise self._bad("The video's path has a zero byte in it.", "a file's path", "mend the key videos")
+        video = self.path.parent / videos[0]  # an absolute path stays as it is
+        if check_files and not video.is_file():
+            raise VideoError(
+                "The row's video does not exist.",
+                where=f"{self.where} -> {video}",
+                cure="restore the file, mend the path, or delete the row",
+            )
+        return str(video)
+
+    def _facts(self) -> tuple[Fact, ...]:
+        facts = self.row.get("facts", [])
+        allowed = 'facts: [{"text": "shirt=red", "tag": "motion" or "detail"}]'
+        if not isinstance(facts, list):
+            raise self._bad("The row's facts are not a list.", allowed, "mend the key facts")
+        for fact in facts:
+            if not isinstance(fact, dict) or not isinstance(fact.get("text"), str) or fact.get("tag") not in TAGS:
+                raise self._bad(f"A fact of the row is {fact!r:.80}.", allowed, "give it a text and a tag")
+        return tuple(Fact(text=fact["text"], tag=fact["tag"]) for fact in facts)
+
+    def _seconds(self) -> tuple[float | None, float | None]:
+        times: list[float | None] = []
+        for key in ("start_s", "end_s"):
+            value = self.row.get(key)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
+                raise self._bad(f"The row's {key} is {value!r}.", "seconds, 0 or more", f"mend or remove {key}")
+            times.append(None if value is None else float(value))
+        start_s, end_s = times
+        if end_s is not None and end_s <= (start_s or 0.0):
+            raise self._bad(
+                f"The row's end_s ({end_s}) is not after its start_s ({start_s or 0.0}).",
+                "start_s < end_s, in seconds",
+                "mend or remove the two",
+            )
+        return start_s, end_s
