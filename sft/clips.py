@@ -102,7 +102,7 @@ class ClipSource:
         return encode_item(prompt, caption, self.config, clip.features)
 
     def compute_features(
-        self, model: Qwen2_5_VLForConditionalGeneration, indices: Sequence[int], shard: str
+        self, model: Qwen2_5_VLForConditionalGeneration, indices: Sequence[int]
     ) -> tuple[list[BadClip], int]:
         """Add the features of those clips to the cache that it does not have.
 
@@ -123,7 +123,7 @@ class ClipSource:
                     prompts.append(loaded)
                     keys.append(key)
             clips += _forward(model, prompts)
-        return bad, self.cache.write(shard, keys, clips) if clips else 0
+        return bad, self.cache.write(keys, clips) if clips else 0
 
     def _prompt(self, index: int) -> Prompt | BadClip:
         sample = self.samples[index]

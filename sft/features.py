@@ -66,10 +66,11 @@ class FeatureCache:
     def __getitem__(self, key: str) -> ClipFeatures:
         return self._clips[key]
 
-    def write(self, shard: str, keys: Sequence[str], clips: Sequence[ClipFeatures]) -> int:
-        """Write one shard (all or nothing) and return its size in bytes."""
+    def write(self, keys: Sequence[str], clips: Sequence[ClipFeatures]) -> int:
+        """Write one shard, named after its clips (all or nothing), and return its size in bytes."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{shard}.safetensors"
+        name = hashlib.blake2b("".join(keys).encode(), digest_size=16).hexdigest()
+        path = self.folder / f"{name}.safetensors"
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         tensors = {
             "features": torch.cat([clip.features for clip in clips]).cpu().contiguous(),

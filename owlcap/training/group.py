@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
@@ -44,8 +44,15 @@ class _Pool(RayResourcePool):
         return self.pgs
 
 
-class _Group(RayWorkerGroup):
-    """verl's group, with the rendezvous task asking for no CPU: in bundles below one CPU verl's never starts."""
+class WorkerGroup(RayWorkerGroup):
+    """verl's group: every registered method of the worker class is a method here, returning one value a rank.
+
+    The rendezvous task asks for no CPU: in bundles of less than one CPU verl's own never starts.
+    """
+
+    if TYPE_CHECKING:  # the methods are bound when the group is made
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def _get_master_addr_port(
         self, pg: PlacementGroup, bundle_index: int = 0, master_port_range: list[int] | None = None
@@ -60,7 +67,7 @@ def make_worker_group(
     args: tuple[object, ...],
     cluster: ClusterSection,
     deadline_s: float | None = None,
-) -> RayWorkerGroup:
+) -> WorkerGroup:
     """Start `cluster.learner_ranks` actors of `worker_cls(*args)`; their process group is joined, no model loaded.
 
     Args:
@@ -82,10 +89,10 @@ def make_worker_group(
     cls = RayClassWithInitArgs(ray.remote(worker_cls), *args)
     cls.update_options({"num_cpus": cluster.cpus_per_learner})
     device = "cuda" if cluster.gpus_per_learner else "cpu"
-    return _Group(pool, cls, device_name=device, worker_env=worker_env(cluster))
+    return WorkerGroup(pool, cls, device_name=device, worker_env=worker_env(cluster))
 
 
-def stop_worker_group(group: RayWorkerGroup) -> None:
+def stop_worker_group(group: WorkerGroup) -> None:
     """Kill the group's actors and free their resources."""
     for worker in group.workers:
         ray.kill(worker)

@@ -1,0 +1,235 @@
+"""Supervised fine-tuning: `owlcap sft`. The driver plans, counts and writes; ranks (sft.worker) compute."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from owlcap.config import SftRun
+from owlcap.errors import DataError
+from owlcap.logging import get_logger, setup_logging
+from owlcap.metrics import MetricsWriter
+from owlcap.runs import RunDir
+from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore, DataCursor, Layout, check_layout, load_meta
+from owlcap.training.cluster import start_ray
+from owlcap.training.group import WorkerGroup, gather, make_worker_group, stop_worker_group
+from owlcap.training.progress import progress
+from owlcap.training.worker import TrainingSpec
+from sft.clips import BadClip
+from sft.collate import num_batches
+from sft.worker import PrepareReport, SftTask, SftWorker, StepReport, ValidationReport, read_samples
+
+logger = get_logger(__name__)
+STEP_DEADLINE_S = 3600.0
+CHECKPOINT_DEADLINE_S = 3600.0
+CLIPS_PER_SLICE = 128  # a rank prepares between two reports
+CACHE_SHARE_OF_DISK = 0.5  # features that would take more of the free space are not cached
+
+
+@dataclass(frozen=True, slots=True)
+class SftPlan:
+    """The run in numbers."""
+
+    num_train: int
+    num_validation: int
+    steps_per_epoch: int
+    total_steps: int
+
+    @classmethod
+    def of(cls, cfg: SftRun) -> SftPlan:
+        """Read the rows and count."""
+        train, validation = read_samples(cfg.data, cfg.sft)
+        steps = num_batches(len(train), cfg.sft.batch_size)
+        total = steps * cfg.sft.num_epochs
+        return cls(len(train), len(validation), steps, min(total, cfg.sft.max_steps or total))
+
+
+def run_sft(cfg: SftRun, resume: bool = False) -> Path:
+    """Fine-tune on captions; returns the folder of the exported policy (Hugging Face format).
+
+    Args:
+        resume: continue `run_dir/name` from its newest checkpoint, bit for bit on a CPU.
+
+    Raises:
+        OwlcapError: with what to do; checkpoints written so far stay usable.
+    """
+    run = RunDir.create(cfg, resume)
+    setup_logging(folder=run.logs)
+    plan = SftPlan.of(cfg)
+    spec = TrainingSpec(
+        model=cfg.model,
+        video=cfg.video,
+        optimizer=cfg.optimizer,
+        deepspeed=cfg.deepspeed,
+        total_steps=plan.total_steps,
+        seed=cfg.seed,
+        threads=cfg.cluster.threads_per_actor,
+    )
+    task = SftTask(_absolute(cfg).data, cfg.sft, str(run.path / "features"))
+    with start_ray(cfg.cluster, run.path):
+        group = make_worker_group(SftWorker, (spec, task), cfg.cluster)
+        try:
+            return _Trainer(cfg, run, plan, group).run(resume)
+        finally:
+            stop_worker_group(group)
+
+
+def _absolute(cfg: SftRun) -> SftRun:
+    """Ranks do not run in the driver's folder: data paths become absolute."""
+    validation = cfg.data.validation and str(Path(cfg.data.validation).absolute())
+    data = cfg.data.model_copy(update={"train": str(Path(cfg.data.train).absolute()), "validation": validation})
+    return cfg.model_copy(update={"data": data})
+
+
+class _Trainer:
+    """The driver's side of one run."""
+
+    def __init__(self, cfg: SftRun, run: RunDir, plan: SftPlan, group: WorkerGroup) -> None:
+        self.cfg, self.run_dir, self.plan, self.group = cfg, run, plan, group
+        self.store = CheckpointStore(run.checkpoints, cfg.checkpoint.keep)
+        self.bad: dict[str, str] = {}  # id -> reason
+        self.validation_loss = math.nan
+
+    def run(self, resume: bool) -> Path:
+        """Prepare, train from the newest checkpoint or from the start, export."""
+        deadline_s = self.cfg.cluster.start_deadline_s
+        can_cache = all(gather(self.group.open(), deadline_s, "loading the policy"))
+        use_cache = can_cache and self._prepare()
+        reports = gather(self.group.start(use_cache), deadline_s, "starting DeepSpeed")
+        logger.info(
+            "%d ranks on %s train %.2f M parameters: %d clips, %d steps",
+            len(reports),
+            reports[0].device,
+            reports[0].num_trained / 1e6,
+            self.plan.num_train,
+            self.plan.total_steps,
+        )
+        step = self._restore(reports[0].layout) if resume else 0
+        metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=step if resume else None)
+        failed = True
+        try:
+            self._train(step, metrics, reports[0].layout)
+            failed = False
+        finally:
+            metrics.close(failed=failed)
+        gather(self.group.export(str(self.run_dir.model)), CHECKPOINT_DEADLINE_S, "exporting the policy")
+        logger.info("policy written to %s", self.run_dir.model)
+        return self.run_dir.model
+
+    def _prepare(self) -> bool:
+        """Fill the feature cache; False when the disk has no room for it: each step then decodes its clips."""
+        num_clips = self.plan.num_train + self.plan.num_validation
+        size = CLIPS_PER_SLICE * self.cfg.cluster.learner_ranks
+        with progress("clip features", num_clips) as update:
+            for start in range(0, num_clips, size):
+                stop = min(start + size, num_clips)
+                refs = self.group.prepare(start, stop)
+                reports: list[PrepareReport] = gather(refs, STEP_DEADLINE_S, "computing clip features")
+                self._count_bad(bad for report in reports for bad in report.bad)
+                update(stop, f"{len(self.bad)} unusable" if self.bad else "")
+                written = sum(report.num_bytes for report in reports)
+                wanted = written / (stop - start) * (num_clips - stop)
+                free = shutil.disk_usage(self.run_dir.path).free
+                if wanted > CACHE_SHARE_OF_DISK * free:
+                    logger.warning(
+                        "clip features would take %.1f GiB of %.1f GiB free: not cached, each step decodes its clips",
+                        wanted / 2**30,
+                        free / 2**30,
+                    )
+                    return False
+        return True
+
+    def _restore(self, layout: Layout) -> int:
+        """Load the newest checkpoint, if any, and return the number of steps done."""
+        checkpoint = self.store.latest()
+        if checkpoint is None:
+            logger.warning("no complete checkpoint in %s: starting from step 0", self.store.root)
+            return 0
+        meta = load_meta(checkpoint)
+        check_layout(checkpoint, meta.layout, layout)
+        gather(self.group.load(str(checkpoint)), CHECKPOINT_DEADLINE_S, "loading the checkpoint")
+        logger.info("resumed from %s", checkpoint)
+        return meta.step
+
+    def _train(self, step: int, metrics: MetricsWriter, layout: Layout) -> None:
+        plan, cfg = self.plan, self.cfg
+        if step == 0:
+            self._validate(step, metrics)
+        with progress("SFT", plan.total_steps, step) as update:
+            while step < plan.total_steps:
+                epoch, batch = divmod(step, plan.steps_per_epoch)
+                began = time.perf_counter()
+                reports = gather(self.group.train_step(epoch, batch), STEP_DEADLINE_S, f"in step {step + 1}")
+                seconds = time.perf_counter() - began
+                step += 1
+                self._count_bad(bad for report in reports for bad in report.bad)
+                values = _step_metrics(reports, seconds, step / plan.steps_per_epoch)
+                values["unusable_clips"] = len(self.bad)
+                metrics.log(step, values)
+                last = step == plan.total_steps
+                if last or step % cfg.sft.validate_every_steps == 0:
+                    self._validate(step, metrics)
+                if last or step % cfg.checkpoint.every_steps == 0:
+                    self._save(step, layout)
+                update(step, f"loss {values['loss']:.3f}  validation {self.validation_loss:.3f}")
+
+    def _validate(self, step: int, metrics: MetricsWriter) -> None:
+        if not self.plan.num_validation:
+            return
+        reports: list[ValidationReport] = gather(self.group.validate(), STEP_DEADLINE_S, "validating")
+        self._count_bad(bad for report in reports for bad in report.bad)
+        targets = sum(report.num_targets for report in reports)
+        self.validation_loss = sum(report.loss_sum for report in reports) / max(1, targets)
+        metrics.log(step, {"loss": self.validation_loss}, prefix="validation")
+
+    def _save(self, step: int, layout: Layout) -> None:
+        cursor = DataCursor(*divmod(step, self.plan.steps_per_epoch))
+        meta = CheckpointMeta(step=step, cursor=cursor, layout=layout)
+        self.store.write(meta, self._write_ranks)
+
+    def _write_ranks(self, folder: Path) -> None:
+        gather(self.group.save(str(folder)), CHECKPOINT_DEADLINE_S, "writing a checkpoint")
+
+    def _count_bad(self, clips: Iterable[BadClip]) -> None:
+        """Log each unusable clip once.
+
+        Raises:
+            DataError: more of them than data.max_bad_rows_share allows.
+        """
+        for clip in clips:
+            if clip.id not in self.bad:
+                self.bad[clip.id] = clip.reason
+                logger.warning("left out %s: %s", clip.id, clip.reason)
+        num_rows = self.plan.num_train + self.plan.num_validation
+        allowed = self.cfg.data.max_bad_rows_share * num_rows
+        if len(self.bad) > allowed:
+            first, reason = next(iter(self.bad.items()))
+            raise DataError(
+                f"{len(self.bad)} of {num_rows} clips cannot be used, first {first}: {reason}",
+                where=f"{self.cfg.data.train} (all are named in {self.run_dir.logs})",
+                allowed=f"data.max_bad_rows_share={self.cfg.data.max_bad_rows_share:g}, {math.floor(allowed)} clips",
+                cure="mend or remove those rows, or raise data.max_bad_rows_share",
+            )
+
+
+def _step_metrics(reports: list[StepReport], seconds: float, epoch: float) -> dict[str, float]:
+    """Numbers of one step over all ranks."""
+    stats = reports[0].stats
+    targets = sum(report.num_targets for report in reports)
+    tokens = sum(report.num_tokens for report in reports)
+    return {
+        "loss": sum(report.loss_sum for report in reports) / max(1, targets),
+        "lr": stats.lr,
+        "grad_norm": stats.grad_norm,
+        "skipped_steps": stats.num_skipped,
+        "epoch": epoch,
+        "sequences": sum(report.num_sequences for report in reports),
+        "target_tokens": targets,
+        "padding_share": 1.0 - tokens / max(1, sum(report.num_padded for report in reports)),
+        "tokens_per_second": tokens / seconds,
+        "step_seconds": seconds,
+    }
