@@ -1,0 +1,125 @@
+"""Logprobs of completions under the policy: the forward pass of the learner, of reference policies and of checks.
+
+There is one path through the model, whatever the input: vision features are computed once a group (or handed in),
+merged into the embeddings, and the language model runs with our own positions and masks. transformers' own position
+code is never reached. Modules are called, never their weights, so ZeRO-3 can gather parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, overload
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from owlcap.models.packing import PackedBatch
+from owlcap.types import VisionInputs
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+CHUNK_ELEMENTS = 32 * 2**20  # logits that exist at once: 128 MiB in fp32
+
+
+def vision_features(
+    model: Qwen2_5_VLForConditionalGeneration, visions: Sequence[VisionInputs]
+) -> tuple[torch.Tensor, ...]:
+    """Features of several videos from one run of the vision tower: [t*h*w / merge^2, hidden] each."""
+    visual = model.model.visual
+    device = model.model.language_model.embed_tokens.weight.device
+    pixels = torch.cat([torch.from_numpy(vision.pixel_values_videos) for vision in visions])
+    grids = torch.tensor([vision.video_grid_thw for vision in visions], device=device)
+    merged = visual(pixels.to(device, visual.dtype), grid_thw=grids).pooler_output
+    merge = visual.spatial_merge_size**2
+    return merged.split([t * h * w // merge for t, h, w in (vision.video_grid_thw for vision in visions)])
+
+
+@overload
+def completion_logprobs(
+    model: Qwen2_5_VLForConditionalGeneration,
+    batch: PackedBatch,
+    *,
+    temperature: float = ...,
+    with_entropy: Literal[False] = ...,
+    features: Sequence[torch.Tensor] | None = ...,
+) -> torch.Tensor: ...
+@overload
+def completion_logprobs(
+    model: Qwen2_5_VLForConditionalGeneration,
+    batch: PackedBatch,
+    *,
+    temperature: float = ...,
+    with_entropy: Literal[True],
+    features: Sequence[torch.Tensor] | None = ...,
+) -> tuple[torch.Tensor, torch.Tensor]: ...
+def completion_logprobs(
+    model: Qwen2_5_VLForConditionalGeneration,
+    batch: PackedBatch,
+    *,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+    features: Sequence[torch.Tensor] | None = None,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """Logprob of every completion token, differentiable.
+
+    Args:
+        batch: packed or padded rows on the model's device.
+        temperature: the logits are divided by it.
+        with_entropy: also return the entropy (nats) of each token's distribution, without a gradient.
+        features: of `batch.visions`, when they are known (a frozen vision tower); else they are computed.
+
+    Returns:
+        fp32 [N] in the batch's order (`batch.split` cuts it into completions); with_entropy: two of them.
+    """
+    states = _completion_states(model, batch, features)
+    size = max(1, CHUNK_ELEMENTS // model.config.get_text_config().vocab_size)
+    chunks = list(zip(states.split(size), batch.targets.split(size), strict=True))
+    arguments = (temperature, with_entropy)
+    if len(chunks) == 1 or not torch.is_grad_enabled():
+        parts = [_chunk(model.lm_head, *chunk, *arguments) for chunk in chunks]
+    else:  # logits are computed again in the backward pass, a chunk at a time
+        parts = [checkpoint(_chunk, model.lm_head, *chunk, *arguments, use_reentrant=False) for chunk in chunks]
+    logprobs = torch.cat([part[0] for part in parts])  # type: ignore[index]
+    return (logprobs, torch.cat([part[1] for part in parts])) if with_entropy else logprobs  # type: ignore[index]
+
+
+def _completion_states(
+    model: Qwen2_5_VLForConditionalGeneration, batch: PackedBatch, features: Sequence[torch.Tensor] | None
+) -> torch.Tensor:
+    """Last hidden states [N, hidden] from which the completion tokens are predicted."""
+    embeddings = model.model.language_model.embed_tokens(batch.input_ids)
+    if len(batch.feature_index):
+        merged = torch.cat(list(vision_features(model, batch.visions) if features is None else features))
+        merged = merged.to(embeddings.device, embeddings.dtype)[batch.feature_source]
+        embeddings = embeddings.flatten(0, 1).index_copy(0, batch.feature_index, merged).view_as(embeddings)
+    hidden = model.model.language_model(
+        inputs_embeds=embeddings,
+        position_ids=batch.position_ids,
+        attention_mask={"full_attention": _mask(model, batch, embeddings.dtype)},
+        use_cache=False,
+    ).last_hidden_state
+    return hidden.flatten(0, 1)[batch.predict_index]
+
+
+def _mask(model: Qwen2_5_VLForConditionalGeneration, batch: PackedBatch, dtype: torch.dtype) -> torch.Tensor:
+    """The mask as the language model's attention takes it: boolean for SDPA, added to the scores for eager."""
+    allowed = batch.attention_mask()
+    attention = model.model.language_model.config._attn_implementation
+    if attention == "sdpa":
+        return allowed
+    assert attention == "eager", f"{attention} takes no arbitrary mask"
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+
+
+def _chunk(
+    head: torch.nn.Module, states: torch.Tensor, targets: torch.Tensor, temperature: float, with_entropy: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    logits = head(states).float() / temperature
+    normalizer = logits.logsumexp(-1)
+    logprobs = logits.gather(-1, targets[:, None])[:, 0] - normalizer
+    if not with_entropy:
+        return logprobs, None
+    with torch.no_grad():
+        entropy = normalizer - (logits.softmax(-1) * logits).sum(-1)
+    return logprobs, entropy
