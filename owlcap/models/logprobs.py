@@ -102,10 +102,15 @@ def _completion_states(
     return hidden.flatten(0, 1)[batch.predict_index]
 
 
-def _mask(model: Qwen2_5_VLForConditionalGeneration, batch: PackedBatch, dtype: torch.dtype) -> torch.Tensor:
-    """The mask as the language model's attention takes it: boolean for SDPA, added to the scores for eager."""
-    allowed = batch.attention_mask()
+def _mask(model: Qwen2_5_VLForConditionalGeneration, batch: PackedBatch, dtype: torch.dtype) -> torch.Tensor | None:
+    """The mask as the language model's attention takes it: boolean for SDPA, added to the scores for eager.
+
+    None is SDPA's own causal kernel, the fastest, and all that rows of one completion need.
+    """
     attention = model.model.language_model.config._attn_implementation
+    if attention == "sdpa" and batch.is_causal:
+        return None
+    allowed = batch.attention_mask()
     if attention == "sdpa":
         return allowed
     assert attention == "eager", f"{attention} takes no arbitrary mask"

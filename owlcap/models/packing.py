@@ -54,6 +54,11 @@ class PackedBatch:
         names = ("input_ids", "position_ids", "segments", "predict_index", "targets", "feature_index", "feature_source")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether no row holds two completions: a plain causal mask is then right, as padding comes last."""
+        return int(self.segments.max()) <= 1
+
     def attention_mask(self) -> torch.Tensor:
         """Boolean [R, 1, S, S], true where the query (third axis) may see the key (fourth)."""
         size = self.input_ids.shape[1]
