@@ -32,6 +32,26 @@ def test_a_dry_run_of_sft_prints_the_resolved_run(capsys: pytest.CaptureFixture[
     assert (told["seed"], told["model"]["path"], told["kind"]) == (7, "elsewhere/base", "sft")
 
 
+def test_a_dry_run_of_rl_adds_the_placement_and_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("rl", "toy_grpo", "rollout.group_size=4", "--dry-run") == 0
+    settings, _, plan = capsys.readouterr().out.partition("Placement")
+    assert yaml.safe_load(settings)["rollout"]["group_size"] == 4
+    (sequences,) = (line.split() for line in plan.splitlines() if line.split()[:1] == ["sequences"])
+    assert sequences[1] == "64"  # 16 prompts x 4
+    assert "judge" in plan
+
+
+def test_toy_clips_are_made_where_they_are_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ("--num-train", "3", "--num-validation", "1", "--num-test", "2", "--workers", "1")
+    assert run("data", "toy", str(tmp_path / "world"), *sizes) == 0
+    told = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert {name: len(Path(path).read_text().splitlines()) for name, path in told.items()} == {
+        "train": 3,
+        "validation": 1,
+        "test": 2,
+    }
+
+
 def test_a_users_error_goes_to_stderr_with_exit_code_2_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("rl", "toy_grpo", "sede=1") == 2
     out, err = capsys.readouterr()
