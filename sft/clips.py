@@ -15,10 +15,10 @@ from owlcap.config import DataSection, VideoSection
 from owlcap.data.prompts import encode_completion, encode_prompt, expected_token_ids, render_prompt
 from owlcap.data.video import VideoLoader
 from owlcap.errors import DataError
+from owlcap.models.logprobs import vision_features
 from owlcap.types import Prompt, Sample, VisionInputs
-from sft.collate import SftItem, encode_item
+from sft.collate import SftItem
 from sft.features import ClipFeatures, FeatureCache, clip_key
-from sft.loss import video_features
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
@@ -40,7 +40,6 @@ class ClipSource:
 
     Args:
         samples: the data; indices count into it.
-        config: the policy's configuration.
         cache: finished features, or None to hand out patches for the vision tower.
     """
 
@@ -48,12 +47,11 @@ class ClipSource:
         self,
         samples: Sequence[Sample],
         processor: Qwen2_5_VLProcessor,
-        config,
         video: VideoSection,
         data: DataSection,
         cache: FeatureCache | None,
     ) -> None:
-        self.samples, self.processor, self.config, self.data, self.cache = samples, processor, config, data, cache
+        self.samples, self.processor, self.data, self.cache = samples, processor, data, cache
         self._loader = VideoLoader(video)
         self._threads = ThreadPoolExecutor(2 * video.num_workers)
         self._pending: dict[int, Future[SftItem | BadClip]] = {}
@@ -86,7 +84,7 @@ class ClipSource:
             clip = self._loader.load(sample)
             with self._processor_lock:
                 prompt = encode_prompt(self.processor, clip, sample, self.data.max_prompt_tokens)
-                return encode_item(prompt, encode_completion(self.processor, sample.caption), self.config)
+                return SftItem(prompt, encode_completion(self.processor, sample.caption))
         except DataError as error:
             return BadClip(sample.id, str(error))
 
@@ -98,8 +96,7 @@ class ClipSource:
         clip = cache[key]
         ids = expected_token_ids(self.processor, render_prompt(self.processor, sample), clip.grid_thw)
         prompt = Prompt(ids, VisionInputs(NO_PATCHES, clip.grid_thw, clip.second_per_grid_ts))
-        caption = encode_completion(self.processor, sample.caption)
-        return encode_item(prompt, caption, self.config, clip.features)
+        return SftItem(prompt, encode_completion(self.processor, sample.caption), clip.features)
 
     def compute_features(
         self, model: Qwen2_5_VLForConditionalGeneration, indices: Sequence[int]
@@ -151,12 +148,7 @@ def _forward(model: Qwen2_5_VLForConditionalGeneration, prompts: Sequence[Prompt
     if not prompts:
         return []
     visions = [prompt.vision for prompt in prompts]
-    patches = torch.from_numpy(np.concatenate([vision.pixel_values_videos for vision in visions]))
-    grids = torch.tensor([vision.video_grid_thw for vision in visions])
-    features = video_features(model, patches.to(model.device), grids.to(model.device)).cpu()
-    merge = model.model.visual.spatial_merge_size**2
-    counts = (grids.prod(dim=1) // merge).tolist()
     return [
-        ClipFeatures(rows, vision.video_grid_thw, vision.second_per_grid_ts)
-        for rows, vision in zip(features.split(counts), visions, strict=True)
+        ClipFeatures(rows.cpu(), vision.video_grid_thw, vision.second_per_grid_ts)
+        for rows, vision in zip(vision_features(model, visions), visions, strict=True)
     ]

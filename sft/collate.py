@@ -1,76 +1,77 @@
 """From samples to padded batches: which clips share a step, which of them a rank takes, what is imitated.
 
-Letters: B sequences, S padded length, P prompt tokens, C caption tokens, N video rows.
-
-Sequences are padded on the right under a causal mask, so no real token ever attends to padding and no mask is
-built. Batches hold captions of similar length, so little is padded. Everything here is a function of the data,
-the seed and the epoch: all ranks compute the same plan, and a resumed run computes it again.
+Sequences (prompt, then caption) are padded on the right under a causal mask, so no real token ever attends to
+padding and no mask is built. Batches hold captions of similar length, so little is padded. Everything here is a
+function of the data, the seed and the epoch: all ranks compute the same plan, and a resumed run computes it again.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from owlcap.models.positions import mrope_positions
+from owlcap.models.logprobs import completion_logprobs
+from owlcap.models.packing import PackedBatch, pack_groups
 from owlcap.types import Prompt
 
-IGNORE = -100  # label of a position that is not trained on
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
 BATCHES_PER_BUCKET = 16  # captions are sorted by length within this many batches, and batches then shuffled
 
 
 @dataclass(frozen=True, slots=True)
 class SftItem:
-    """One encoded sample.
+    """One encoded sample."""
 
-    `video` holds finished features [N, hidden] when `features` is set, else patches [N, D] for the vision tower.
-    """
-
-    token_ids: np.ndarray  # int64 [P + C], the caption ends with the end-of-turn token
-    position_ids: np.ndarray  # int64 [3, P + C]
-    num_prompt: int  # P
-    video: torch.Tensor
-    grid_thw: tuple[int, int, int]
-    features: bool
+    prompt: Prompt  # its pixel values are empty when `features` are known
+    caption_ids: tuple[int, ...]  # the end-of-turn token last
+    features: torch.Tensor | None = None  # [vision tokens, hidden], from a frozen vision tower
 
     @property
     def length(self) -> int:
         """Tokens of prompt and caption."""
-        return len(self.token_ids)
+        return len(self.prompt.token_ids) + len(self.caption_ids)
 
 
 @dataclass(frozen=True, slots=True)
 class SftBatch:
-    """Padded tensors of one micro batch."""
+    """One micro batch: a row a sample, and which of the captions' N tokens are trained on."""
 
-    input_ids: torch.Tensor  # [B, S]
-    position_ids: torch.Tensor  # [3, B, S]
-    labels: torch.Tensor  # [B, S]; labels[b, s] is the token to predict AT s (already shifted), or IGNORE
-    video_index: torch.Tensor  # positions of video tokens in the flattened [B * S], in order
-    video: torch.Tensor  # [N, hidden] features or [N, D] patches of all sequences
-    grid_thw: torch.Tensor  # [B, 3]
-    features: bool
+    rows: PackedBatch
+    trained: torch.Tensor  # float32 [N], 1 or 0
+    features: tuple[torch.Tensor, ...] | None
+    num_targets: int  # tokens that are trained on
 
     def to(self, device: torch.device) -> SftBatch:
         """The same batch on another device."""
-        return SftBatch(
-            self.input_ids.to(device),
-            self.position_ids.to(device),
-            self.labels.to(device),
-            self.video_index.to(device),
-            self.video.to(device),
-            self.grid_thw.to(device),
-            self.features,
-        )
+        features = self.features and tuple(f.to(device, non_blocking=True) for f in self.features)
+        return SftBatch(self.rows.to(device), self.trained.to(device), features, self.num_targets)
 
-    @property
-    def num_targets(self) -> int:
-        """Tokens that count in the loss."""
-        return int((self.labels != IGNORE).sum())
+
+def collate(items: Sequence[SftItem], config: Qwen2_5_VLConfig, masked_ids: Collection[int]) -> SftBatch:
+    """Stack items. Trained are the caption's tokens and the end of the assistant's turn, and nothing else.
+
+    Args:
+        items: all with features, or all without.
+        config: the policy's.
+        masked_ids: tokens that are not trained on even inside a caption (vision placeholders).
+    """
+    rows = pack_groups([(item.prompt, [item.caption_ids]) for item in items], config)
+    trained = ~torch.isin(rows.targets, torch.tensor(sorted(masked_ids), dtype=torch.long))
+    features = tuple(item.features for item in items if item.features is not None)
+    assert len(features) in (0, len(items))
+    return SftBatch(rows, trained.float(), features or None, int(trained.sum()))
+
+
+def caption_loss(model: Qwen2_5_VLForConditionalGeneration, batch: SftBatch) -> torch.Tensor:
+    """Sum of -log p(token) over the batch's trained tokens, in fp32, differentiable."""
+    return -(completion_logprobs(model, batch.rows, features=batch.features) * batch.trained).sum()
 
 
 def num_batches(num_samples: int, batch_size: int) -> int:
@@ -124,69 +125,3 @@ def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
         else:
             batches.append([index])
     return batches
-
-
-def encode_item(prompt: Prompt, caption_ids: Sequence[int], config, features: torch.Tensor | None = None) -> SftItem:
-    """Join a prompt and the caption that follows it.
-
-    Args:
-        caption_ids: tokens of the caption, the end-of-turn token last.
-        config: the policy's configuration (transformers.Qwen2_5_VLConfig).
-        features: the video's finished features, if the vision tower need not run.
-    """
-    num_prompt = len(prompt.token_ids)
-    ids = np.asarray(prompt.token_ids, dtype=np.int64)
-    positions = mrope_positions(
-        torch.from_numpy(ids), [prompt.vision.video_grid_thw], [prompt.vision.second_per_grid_ts], config
-    ).numpy()
-    # Text goes on after the prompt's last position, whatever tokens a caption may hold.
-    following = positions.max() + 1 + np.arange(len(caption_ids))
-    return SftItem(
-        token_ids=np.concatenate([ids, np.asarray(caption_ids, dtype=np.int64)]),
-        position_ids=np.concatenate([positions, np.broadcast_to(following, (3, len(caption_ids)))], axis=1),
-        num_prompt=num_prompt,
-        video=torch.from_numpy(prompt.vision.pixel_values_videos) if features is None else features,
-        grid_thw=prompt.vision.video_grid_thw,
-        features=features is not None,
-    )
-
-
-def caption_labels(item: SftItem, never: frozenset[int]) -> np.ndarray:
-    """What each position must predict, [P + C]: the caption with its end of turn, and IGNORE everywhere else.
-
-    Args:
-        never: tokens that are not trained on even inside a caption (vision placeholders).
-    """
-    labels = np.full(item.length, IGNORE, dtype=np.int64)
-    labels[item.num_prompt - 1 : -1] = item.token_ids[item.num_prompt :]
-    labels[np.isin(labels, list(never))] = IGNORE
-    return labels
-
-
-def collate(items: Sequence[SftItem], *, pad_id: int, video_id: int, never: frozenset[int]) -> SftBatch:
-    """Pad items on the right and stack them.
-
-    Args:
-        pad_id: fills the padding; nothing attends to it.
-        video_id: the token whose embedding a video row replaces (in prompts only).
-        never: see `caption_labels`.
-    """
-    length = max(item.length for item in items)
-    input_ids = np.full((len(items), length), pad_id, dtype=np.int64)
-    labels = np.full((len(items), length), IGNORE, dtype=np.int64)
-    positions = np.zeros((3, len(items), length), dtype=np.int64)
-    places = []
-    for row, item in enumerate(items):
-        input_ids[row, : item.length] = item.token_ids
-        labels[row, : item.length] = caption_labels(item, never)
-        positions[:, row, : item.length] = item.position_ids
-        places.append(row * length + np.flatnonzero(item.token_ids[: item.num_prompt] == video_id))
-    return SftBatch(
-        input_ids=torch.from_numpy(input_ids),
-        position_ids=torch.from_numpy(positions),
-        labels=torch.from_numpy(labels),
-        video_index=torch.from_numpy(np.concatenate(places)),
-        video=torch.cat([item.video for item in items]),
-        grid_thw=torch.tensor([item.grid_thw for item in items]),
-        features=items[0].features,
-    )

@@ -18,9 +18,8 @@ from owlcap.training.engine import StepStats
 from owlcap.training.worker import ONE_TO_ALL, TrainingSpec, TrainingWorker, WorkerReport, register
 from owlcap.types import Sample
 from sft.clips import BadClip, ClipSource
-from sft.collate import SftBatch, SftItem, collate, epoch_batches, micro_batches, rank_share
+from sft.collate import SftBatch, SftItem, caption_loss, collate, epoch_batches, micro_batches, rank_share
 from sft.features import FeatureCache, vision_fingerprint
-from sft.loss import caption_loss
 
 if TYPE_CHECKING:
     pass
@@ -87,12 +86,11 @@ class SftWorker(TrainingWorker):
         self._source = ClipSource(
             [*self.train_rows, *self.validation_rows],
             self.processor,
-            self._model.config,
             self.spec.video,
             self.task.data,
             cache,
         )
-        self._never = frozenset(vision_token_ids(self.processor))
+        self._masked_ids = vision_token_ids(self.processor)
         return frozen
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
@@ -128,7 +126,7 @@ class SftWorker(TrainingWorker):
             loss_sum=float(loss_sum),
             num_targets=sum(b.num_targets for b in batches),
             num_tokens=sum(item.length for item in items),
-            num_padded=sum(b.input_ids.numel() for b in batches),
+            num_padded=sum(b.rows.num_tokens for b in batches),
             num_sequences=len(items),
             stats=self.engine.step(),
             bad=tuple(bad),
@@ -173,10 +171,7 @@ class SftWorker(TrainingWorker):
         return [self._collate([items[i] for i in part]) for part in parts]
 
     def _collate(self, items: Sequence[SftItem]) -> SftBatch:
-        tokenizer = self.processor.tokenizer
-        return collate(
-            items, pad_id=tokenizer.pad_token_id, video_id=self.processor.video_token_id, never=self._never
-        ).to(self.engine.device)
+        return collate(items, self._model.config, self._masked_ids).to(self.engine.device)
 
     def _agree(self, num_targets: int, num_micro: int) -> tuple[int, int]:
         """Target tokens of all ranks together, and the most micro batches of any (at least one)."""
