@@ -118,7 +118,8 @@ class VllmEngine:
         A group's `prompt` is its Prompt, or None when the request does not want it.
 
         Raises:
-            RolloutError: the engine's policy version is not `version`, or vLLM ended a request in an unknown way.
+            RolloutError: the engine's policy version is not `version`, sampling settings make no sense, or vLLM
+                ended a request in an unknown way.
         """
         if self.version != (self.version if version is None else version):
             raise RolloutError(
@@ -196,10 +197,9 @@ class VllmEngine:
 
         request, request_id = prepared.request, str(next(self._request_ids))
         room = self._settings.rollout.max_model_len - len(prepared.prompt.token_ids)
+        params = sampling_params(request.sampling, self._banned_ids, room)
         try:
-            self._vllm.add_request(
-                request_id, prepared.engine_input, sampling_params(request.sampling, self._banned_ids, room)
-            )
+            self._vllm.add_request(request_id, prepared.engine_input, params)
         except VLLMValidationError as error:  # this prompt does not fit the engine, e.g. too many video tokens
             return RolloutFailure(request.sample, "PromptError", str(error))
         flights[request_id] = _InFlight(position, prepared, time.perf_counter())

@@ -25,23 +25,32 @@ def sampling_params(sampling: SamplingSettings, banned_ids: Sequence[int], room:
     Args:
         banned_ids: tokens that are never drawn.
         room: tokens the model length leaves after the prompt.
+
+    Raises:
+        RolloutError: settings that make no sense, such as several greedy completions.
     """
     from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
     from vllm.sampling_params import RequestOutputKind
 
-    return SamplingParams(
-        n=sampling.num_completions,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        max_tokens=min(sampling.max_new_tokens, room),
-        seed=sampling.seed,
-        logprobs=0,  # of the drawn token only
-        flat_logprobs=True,
-        logit_bias=dict.fromkeys(banned_ids, BAN),
-        detokenize=False,  # once at the end, in one batch
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
+    try:
+        return SamplingParams(
+            n=sampling.num_completions,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=min(sampling.max_new_tokens, room),
+            seed=sampling.seed,
+            logprobs=0,  # of the drawn token only
+            flat_logprobs=True,
+            logit_bias=dict.fromkeys(banned_ids, BAN),
+            detokenize=False,  # once at the end, in one batch
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+    except VLLMValidationError as error:
+        raise RolloutError(
+            f"vLLM refuses the sampling settings: {error}", where=str(sampling), cure="correct the SamplingSettings"
+        ) from error
 
 
 def completions_of(

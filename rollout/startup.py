@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
 MIN_BATCHED_TOKENS = 8192  # of one engine step; also the budget for encoded video tokens kept at a time
-CPU_BLOCK_TOKENS = (
-    32  # of one KV block; vLLM's 128 is longer than a toy prompt, and only full blocks are shared in a group
-)
+# Of one KV block. vLLM's default of 128 is longer than a toy prompt, and a group shares only full blocks.
+CPU_BLOCK_TOKENS = 32
 
 
 def start_vllm(settings: RolloutEngineSettings) -> LLM:

@@ -6,6 +6,7 @@ told apart. Calls run one after another: what is queued behind `start` or `load_
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -59,9 +60,14 @@ class RolloutWorker:
 
     def start(self) -> int:
         """Load the engine; its policy version (0: the weights on disk)."""
-        from rollout.engine import VllmEngine
+        gc.disable()  # most of a start is imports, and a quarter of their time collections that find nothing
+        try:
+            from rollout.engine import VllmEngine
 
-        self._engine = VllmEngine(self._settings)
+            self._engine = VllmEngine(self._settings)
+        finally:
+            gc.freeze()  # nor need what was loaded be looked through while generating
+            gc.enable()
         return self._engine.version
 
     def load_weights(self, refs: Sequence[ray.ObjectRef], version: int) -> int:
