@@ -1,0 +1,214 @@
+"""One rank of the learner: scored groups in, optimizer updates, weights out.
+
+    RankWork ─> prompts (object store) ─> packed micro batches ─> vision features (once, if the tower is frozen)
+        ─> reference logprobs (once) ─> [old logprobs (once, if there are several updates)]
+        ─> for each pass and mini-batch: policy logprobs ─> share of the loss ─> backward ... ─> optimizer step
+
+The reference policy is a whole frozen copy on every rank, left out when kl_beta is 0. When the vision
+tower and its merger are frozen and both policies come from one checkpoint, they see the same features, which
+are computed once a micro batch and step, and the copy keeps no tower.
+
+Shapes: see rl.microbatch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import nn
+from verl.single_controller.base.decorator import register
+
+from owlcap.config import AlgorithmSection
+from owlcap.models.logprobs import completion_logprobs, vision_features
+from owlcap.training.worker import ONE_TO_ALL, PER_RANK, TrainingSpec, TrainingWorker, WorkerReport
+from owlcap.types import LearnerGroup, VisionInputs
+from rl.batching import MicroBatch
+from rl.losses import BatchSize, k3, policy_loss
+from rl.microbatch import LoadedBatch, fetch_prompts, load_batch
+from rl.stats import RankStats
+from rl.weight_sync import WeightBuckets, put_buckets
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+
+@dataclass(frozen=True, slots=True)
+class LearningSpec:
+    """What a learner needs beyond a training engine."""
+
+    algorithm: AlgorithmSection
+    temperature: float  # of sampling: logits are divided by it here too
+    max_new_tokens: int
+    reference_model: str  # a Hugging Face folder
+
+
+@dataclass(frozen=True, slots=True)
+class RankMiniBatch:
+    """One optimizer update's work on one rank."""
+
+    size: BatchSize
+    micro_batches: tuple[MicroBatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RankWork:
+    """One step's work on one rank; `groups` by their index in the step."""
+
+    groups: Mapping[int, LearnerGroup]
+    minibatches: tuple[RankMiniBatch, ...]
+
+
+class LearnerWorker(TrainingWorker):
+    """A training worker whose step is a policy update."""
+
+    def __init__(self, spec: TrainingSpec, learning: LearningSpec) -> None:
+        super().__init__(spec)
+        self.learning = learning
+        self.reference: Qwen2_5_VLForConditionalGeneration | None = None
+        self._frozen_vision = spec.model.freeze_vision and spec.model.freeze_projector
+        same = Path(learning.reference_model).absolute() == Path(spec.model.path).absolute()
+        self._shared_vision = self._frozen_vision and same
+
+    @register(dispatch_mode=ONE_TO_ALL, blocking=False)
+    def start(self) -> WorkerReport:
+        """Load the policy, build the engine, load the reference."""
+        report = TrainingWorker.start(self)
+        if self.learning.algorithm.kl_beta > 0:
+            self.reference = self._load_reference()
+        return report
+
+    @register(dispatch_mode=PER_RANK, blocking=False)
+    def update(self, work: RankWork) -> RankStats:
+        """All passes and optimizer updates of one step."""
+        stats = RankStats()
+        self.engine.train()
+        with clock(stats, "fetch_s"):
+            loaded = self._load(work)
+        everything = [batch for batches in loaded for batch in batches]
+        self._prepare(everything, stats)
+        passes = self.learning.algorithm.num_epochs
+        several = passes * len(loaded) > 1
+        if several:
+            with torch.no_grad(), clock(stats, "policy_s"):
+                for batch in everything:
+                    batch.old_BT = batch.rows(self._logprobs(batch)[0])
+        for number in range(passes):
+            for minibatch, batches in zip(work.minibatches, loaded, strict=True):
+                self._update_once(batches, minibatch.size, stats, first_pass=number == 0)
+        return stats
+
+    @register(dispatch_mode=ONE_TO_ALL, blocking=False)
+    def weights(self) -> WeightBuckets:
+        """Put the present weights into the object store (rank 0; the others take part and return none)."""
+        return put_buckets(self.engine.gathered_state())
+
+    def _load_reference(self) -> Qwen2_5_VLForConditionalGeneration:
+        from owlcap.models.load import load_policy
+
+        changes = {"path": self.learning.reference_model, "gradient_checkpointing": False}
+        reference = load_policy(self.spec.model.model_copy(update=changes), device=str(self.engine.device))
+        reference.requires_grad_(False)
+        if self._shared_vision:
+            del reference.model.visual
+        return reference
+
+    def _load(self, work: RankWork) -> list[list[LoadedBatch]]:
+        """Every micro batch on the device, by mini-batch."""
+        prompts = fetch_prompts(work.groups)
+        config = cast("Qwen2_5_VLConfig", self.engine.module.config)
+        return [
+            [load_batch(micro, work.groups, prompts, config, self.engine.device) for micro in mini.micro_batches]
+            for mini in work.minibatches
+        ]
+
+    def _prepare(self, batches: Sequence[LoadedBatch], stats: RankStats) -> None:
+        """Vision features and reference logprobs, which no update of this step changes."""
+        temperature = self.learning.temperature
+        with torch.no_grad():
+            for batch in batches if self._frozen_vision else ():
+                with clock(stats, "vision_s"):
+                    visions = batch.packed.visions
+                    batch.features = self.engine.run(partial(_vision_features, visions=visions))
+            for batch in batches if self.reference is not None else ():
+                with clock(stats, "reference_s"):
+                    assert self.reference is not None
+                    features = batch.features if self._shared_vision else None
+                    logprobs_N = completion_logprobs(
+                        self.reference, batch.packed, temperature=temperature, features=features
+                    )
+                    batch.reference_BT = batch.rows(logprobs_N)
+
+    def _logprobs(self, batch: LoadedBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The policy's logprobs and entropies [N] of a micro batch."""
+        return self.engine.run(partial(_policy_logprobs, batch=batch, temperature=self.learning.temperature))
+
+    def _update_once(
+        self, batches: Sequence[LoadedBatch], size: BatchSize, stats: RankStats, *, first_pass: bool
+    ) -> None:
+        """One optimizer update from this rank's micro batches of a mini-batch."""
+        cfg = self.learning.algorithm
+        for number, batch in enumerate(batches):
+            with clock(stats, "policy_s"):
+                logprobs_N, entropy_N = self._logprobs(batch)
+                logprobs_BT = batch.rows(logprobs_N)
+                old_BT = logprobs_BT.detach() if batch.old_BT is None else batch.old_BT
+                loss = policy_loss(
+                    logprobs_BT,
+                    old_BT,
+                    batch.reference_BT,
+                    batch.advantages_B,
+                    batch.mask_BT,
+                    cfg=cfg,
+                    size=size,
+                    max_new_tokens=self.learning.max_new_tokens,
+                )
+                self.engine.backward(loss.loss, last=number == len(batches) - 1)
+            stats.loss += loss.loss.item()
+            stats.policy_loss += loss.policy
+            stats.kl += loss.kl
+            if batch.num_tokens:
+                stats.entropy += entropy_N.sum().item()
+                stats.clipped += loss.clip_fraction * batch.num_tokens
+                stats.num_seen += batch.num_tokens
+                if first_pass:
+                    _compare(batch, old_BT, stats)
+        with clock(stats, "optimizer_s"):
+            stats.steps.append(self.engine.step())
+        stats.num_updates += 1
+
+
+def _vision_features(model: nn.Module, visions: Sequence[VisionInputs]) -> tuple[torch.Tensor, ...]:
+    return vision_features(cast("Qwen2_5_VLForConditionalGeneration", model), visions)
+
+
+def _policy_logprobs(model: nn.Module, batch: LoadedBatch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    policy = cast("Qwen2_5_VLForConditionalGeneration", model)
+    return completion_logprobs(
+        policy, batch.packed, temperature=temperature, with_entropy=True, features=batch.features
+    )
+
+
+def _compare(batch: LoadedBatch, learner_BT: torch.Tensor, stats: RankStats) -> None:
+    """Count a micro batch, and how far the sampler's logprobs are from the learner's before any update."""
+    rollout_BT = batch.rows(batch.rollout_N)
+    stats.num_sequences += len(batch.packed.lengths)
+    stats.num_tokens += batch.num_tokens
+    stats.num_forward_tokens += batch.packed.num_tokens
+    stats.mismatch_kl += (k3(rollout_BT, learner_BT) * batch.mask_BT).sum().item()
+    difference = ((rollout_BT - learner_BT).abs() * batch.mask_BT).max().item()
+    stats.mismatch_max = max(stats.mismatch_max, difference)
+
+
+@contextmanager
+def clock(stats: RankStats, name: str) -> Iterator[None]:
+    """Add the wall time of a block to `stats.<name>`."""
+    started = time.perf_counter()
+    yield
+    setattr(stats, name, getattr(stats, name) + time.perf_counter() - started)

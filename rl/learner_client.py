@@ -1,0 +1,127 @@
+"""The learner as the driver sees it: one object whose methods run on all ranks under deadlines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from owlcap.config import ClusterSection, RlRun
+from owlcap.training.checkpoint import Layout, check_layout, load_meta
+from owlcap.training.group import gather, make_worker_group, stop_worker_group
+from owlcap.training.worker import TrainingSpec, WorkerReport
+from owlcap.types import LearnerGroup
+from rl.batching import GroupSize, MiniBatch, plan_update
+from rl.learner import LearnerWorker, LearningSpec, RankMiniBatch, RankWork
+from rl.stats import LearnerStats, merge
+from rl.weight_sync import WeightBuckets
+
+UPDATE_DEADLINE_S = 3600.0  # of one step's update, and of gathering or writing the whole state
+
+
+class LearnerClient:
+    """The learner ranks of a run. Placed when made, ready when `start` has returned.
+
+    Raises:
+        PlacementError: the cluster cannot place the ranks in time.
+    """
+
+    def __init__(self, spec: TrainingSpec, learning: LearningSpec, cluster: ClusterSection) -> None:
+        self._learning, self._cluster = learning, cluster
+        self._group = make_worker_group(LearnerWorker, (spec, learning), cluster)
+        self._starting = self._group.start()  # type: ignore[attr-defined]  # methods that verl binds from the class
+        self._layout: Layout | None = None
+
+    @classmethod
+    def from_run(cls, cfg: RlRun, num_steps: int) -> LearnerClient:
+        """The learner that an RL run's configuration describes, for a run of `num_steps` steps."""
+        algorithm = cfg.algorithm
+        spec = TrainingSpec(
+            model=cfg.model,
+            video=cfg.video,
+            optimizer=cfg.optimizer,
+            deepspeed=cfg.deepspeed,
+            total_steps=num_steps * algorithm.num_epochs * algorithm.num_minibatches,
+            seed=cfg.seed,
+            threads=cfg.cluster.threads_per_actor,
+        )
+        learning = LearningSpec(
+            algorithm=algorithm,
+            temperature=cfg.rollout.temperature,
+            max_new_tokens=cfg.rollout.max_new_tokens,
+            reference_model=cfg.reference_model or cfg.model.path,
+        )
+        return cls(spec, learning, cfg.cluster)
+
+    def wait_started(self) -> WorkerReport:
+        """Wait for the models to be loaded; rank 0's report.
+
+        Raises:
+            ModelError: a checkpoint cannot be used.
+            TrainingError: a rank died, or `start_deadline_s` passed.
+        """
+        reports: list[WorkerReport] = gather(self._starting, self._cluster.start_deadline_s, "loading the policy")
+        self._layout = reports[0].layout
+        return reports[0]
+
+    @property
+    def layout(self) -> Layout:
+        """What a checkpoint must match."""
+        assert self._layout is not None, "wait_started first"
+        return self._layout
+
+    def update(self, groups: Sequence[LearnerGroup], num_prompt_tokens: Sequence[int]) -> LearnerStats:
+        """One step's optimizer updates.
+
+        Args:
+            groups: in the order of the step's prompts; each with at least one completion.
+            num_prompt_tokens: of each group's prompt.
+
+        Raises:
+            TrainingError: a rank died, the deadline passed, or too many updates in a row were not finite.
+        """
+        algorithm = self._learning.algorithm
+        sizes = [
+            GroupSize(tokens, tuple(len(completion) for completion in group.completions))
+            for group, tokens in zip(groups, num_prompt_tokens, strict=True)
+        ]
+        minibatches = plan_update(
+            sizes,
+            num_ranks=self._cluster.learner_ranks,
+            num_minibatches=algorithm.num_minibatches,
+            tokens_per_micro_batch=algorithm.tokens_per_micro_batch,
+        )
+        work = [_rank_work(rank, groups, minibatches) for rank in range(self._cluster.learner_ranks)]
+        return merge(gather(self._group.update(work), UPDATE_DEADLINE_S, "updating the policy"))  # type: ignore[attr-defined]
+
+    def weights(self) -> WeightBuckets:
+        """The present weights in the object store."""
+        refs = self._group.weights()  # type: ignore[attr-defined]
+        return gather(refs, UPDATE_DEADLINE_S, "gathering the weights")[0]
+
+    def save(self, folder: Path) -> None:
+        """Write all ranks' state into a checkpoint folder that is being filled."""
+        gather(self._group.save(str(folder)), UPDATE_DEADLINE_S, "writing a checkpoint")  # type: ignore[attr-defined]
+
+    def load(self, folder: Path) -> None:
+        """Restore all ranks' state.
+
+        Raises:
+            CheckpointError: the checkpoint belongs to another model or set-up.
+        """
+        check_layout(folder, load_meta(folder).layout, self.layout)
+        gather(self._group.load(str(folder)), UPDATE_DEADLINE_S, "loading a checkpoint")  # type: ignore[attr-defined]
+
+    def export(self, folder: Path) -> None:
+        """Write the policy as a Hugging Face folder."""
+        gather(self._group.export(str(folder)), UPDATE_DEADLINE_S, "exporting the policy")  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """End all ranks."""
+        stop_worker_group(self._group)
+
+
+def _rank_work(rank: int, groups: Sequence[LearnerGroup], minibatches: Sequence[MiniBatch]) -> RankWork:
+    """One rank's part of the plan, with only the groups that it needs."""
+    parts = tuple(RankMiniBatch(mini.size, mini.ranks[rank]) for mini in minibatches)
+    needed = {piece.group for part in parts for micro in part.micro_batches for piece in micro.pieces}
+    return RankWork({g: groups[g] for g in sorted(needed)}, parts)

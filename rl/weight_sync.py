@@ -1,0 +1,88 @@
+"""New weights from the learner to the rollout engines.
+
+    learner ranks ── gather a bucket ──> rank 0 ── one ray.put a bucket ──> object store ──> every engine
+
+A bucket is a list of (checkpoint name, numpy array), the form that travels through Ray's shared memory
+without a copy on the reading side; numpy has no bfloat16, so such weights travel as their bit patterns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import ray
+import torch
+
+from owlcap.errors import RolloutError
+
+if TYPE_CHECKING:
+    from rl.learner_client import LearnerClient
+
+
+class WeightReceiver(Protocol):
+    """What takes new weights; `rollout.pool.RolloutPool` is one."""
+
+    def sync(self, refs: Sequence[ray.ObjectRef], version: int) -> None:
+        """Load the buckets behind `refs` everywhere, and return when that is done."""
+        ...
+
+    def versions(self) -> tuple[int, ...]:
+        """Policy version that each engine says it holds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WeightBuckets:
+    """Buckets in the object store. They live as long as their references and the rank that made them."""
+
+    refs: tuple[ray.ObjectRef, ...]
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStats:
+    """What a sync moved and how long it took."""
+
+    num_bytes: int
+    gather_s: float  # collecting the weights and putting them into the object store
+    load_s: float  # loading them into all engines
+
+
+def sync_weights(learner: LearnerClient, pool: WeightReceiver, version: int) -> SyncStats:
+    """Bring all rollout engines to the learner's present weights, as policy `version`.
+
+    Raises:
+        RolloutError: an engine does not hold `version` afterwards.
+    """
+    started = time.perf_counter()
+    buckets = learner.weights()
+    gathered = time.perf_counter()
+    pool.sync(buckets.refs, version)
+    versions = pool.versions()
+    if set(versions) != {version}:
+        raise RolloutError(
+            f"rollout engines hold policy versions {versions} after a sync to {version}",
+            cure="resume from the last checkpoint; if it happens again, see the engines' logs",
+        )
+    return SyncStats(buckets.num_bytes, gathered - started, time.perf_counter() - gathered)
+
+
+def put_buckets(buckets: Iterable[Sequence[tuple[str, torch.Tensor]]]) -> WeightBuckets:
+    """Put each bucket of CPU tensors into the object store; empty ones (other ranks') are passed over."""
+    refs, num_bytes = [], 0
+    for bucket in buckets:
+        arrays = [(name, as_array(tensor)) for name, tensor in bucket]
+        if arrays:
+            refs.append(ray.put(arrays))
+            num_bytes += sum(array.nbytes for _, array in arrays)
+    return WeightBuckets(tuple(refs), num_bytes)
+
+
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    """A view of a CPU tensor's memory; bfloat16 as uint16."""
+    tensor = tensor.contiguous()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
