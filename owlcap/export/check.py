@@ -4,7 +4,7 @@
     folder  -> transformers  logprobs of those captions, positions by owlcap.models    } compared token by token
     source  -> transformers  the same for the folder it was made from                 /
 
-Each runs in a process of its own: memory is given back, and nothing of one engine can leak into another.
+vLLM and transformers run in a process each: memory is given back, and nothing of one can leak into the other.
 """
 
 from __future__ import annotations
@@ -73,10 +73,9 @@ def check_folder(folder: Path, source: Path, dtype: Dtype, sample: Sample, setti
     greedy, drawn = _requests(sample, min(MAX_NEW_TOKENS, engine.rollout.max_new_tokens))
     groups = _usable(draw_in_process(engine, (greedy, drawn), {sample.id: clip}), folder)
     environment = {"OMP_NUM_THREADS": str(engine.threads)}
-    ours = call_in_process(policy_logprobs, environment, PROBE_DEADLINE_S, folder, dtype, groups)
-    theirs = call_in_process(policy_logprobs, environment, PROBE_DEADLINE_S, source, dtype, groups)
+    ours, theirs = call_in_process(policy_logprobs, environment, PROBE_DEADLINE_S, (folder, source), dtype, groups)
     vllms = tuple(completion.logprobs for group in groups for completion in group.completions)
-    figures = compare(dtype, vllms, ours, theirs, groups[0].completions[0].text)
+    figures = compare(dtype, vllms, ours, theirs, groups[0].completions[0].text.strip())
     judge_figures(figures, folder, source)
     return figures
 
@@ -100,8 +99,12 @@ def _usable(results: Sequence[RolloutGroup | RolloutFailure], folder: Path) -> t
     return tuple(result for result in results if isinstance(result, RolloutGroup))
 
 
-def policy_logprobs(folder: Path, dtype: Dtype, groups: Sequence[RolloutGroup]) -> Logprobs:
-    """Logprobs of every completion's tokens under a folder's weights in transformers."""
+def policy_logprobs(folders: Sequence[Path], dtype: Dtype, groups: Sequence[RolloutGroup]) -> tuple[Logprobs, ...]:
+    """Logprobs of every completion's tokens under each folder's weights in transformers, one folder at a time."""
+    return tuple(_folder_logprobs(folder, dtype, groups) for folder in folders)
+
+
+def _folder_logprobs(folder: Path, dtype: Dtype, groups: Sequence[RolloutGroup]) -> Logprobs:
     import torch
 
     from owlcap.models.load import load_policy
@@ -109,8 +112,7 @@ def policy_logprobs(folder: Path, dtype: Dtype, groups: Sequence[RolloutGroup]) 
     from owlcap.models.packing import pack_group
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    section = ModelSection(path=str(folder), dtype=dtype, gradient_checkpointing=False)
-    model = load_policy(section, device=device)
+    model = load_policy(ModelSection(path=str(folder), dtype=dtype, gradient_checkpointing=False), device=device)
     logprobs: list[tuple[float, ...]] = []
     with torch.no_grad():
         for group in groups:

@@ -17,6 +17,7 @@ from owlcap.config import ModelSection, VideoSection
 from owlcap.errors import ExportError, OwlcapError
 from owlcap.export.card import HERE, render_card
 from owlcap.export.check import CheckFigures, check_folder
+from owlcap.export.checkpoint import consolidate
 from owlcap.export.probe import probe_sample
 from owlcap.export.serve import serve_arguments, serve_line, this_python
 from owlcap.export.source import ExportSource, find_source
@@ -82,7 +83,8 @@ def export(
     Raises:
         ExportError: `source` holds no policy, `out` exists or cannot be written, or the folder does not
             reproduce the source; nothing is then left at `out`.
-        ModelError: the source cannot be loaded.
+        ModelError: the source, or the model that a checkpoint's run started from, cannot be loaded.
+        CheckpointError: the checkpoint is not complete, or the disk is full.
     """
     found, out = find_source(source), Path(out).absolute()
     if out.exists():
@@ -92,10 +94,10 @@ def export(
     name = name or out.name
     staging = _make_staging(out)
     try:
-        folder = staging / out.name
-        _write_policy(found, folder, settings, dtype)
-        kept = stored_dtype(read_model_config(folder))
-        figures = _check(folder, found, kept, sample, settings, staging)
+        folder, model = staging / out.name, _model_folder(found, staging, dtype)
+        kept = dtype or stored_dtype(read_model_config(model))
+        _write_policy(model, folder, settings, kept)
+        figures = _check(folder, model, kept, sample or probe_sample(found.config, settings, staging), settings)
         engine = engine_settings(folder, settings)
         here = serve_line(serve_arguments(HERE, engine, name=name))
         card = render_card(name, found, settings, figures, here, versions())
@@ -125,28 +127,33 @@ def _not_writable(out: Path, error: OSError) -> ExportError:
     return ExportError(what, where=str(out), cure="free some space, or choose a folder you can write to")
 
 
-def _write_policy(found: ExportSource, folder: Path, settings: PolicySettings, dtype: Dtype | None) -> None:
+def _model_folder(found: ExportSource, staging: Path, dtype: Dtype | None) -> Path:
+    """The source's Hugging Face folder; of a checkpoint, one made from its shards."""
+    if found.model is not None:
+        return found.model
+    assert found.checkpoint is not None
+    assert found.config is not None
+    section = found.config.model
+    return consolidate(found.checkpoint, section.path, dtype or section.dtype, staging / "checkpoint")
+
+
+def _write_policy(model: Path, folder: Path, settings: PolicySettings, dtype: Dtype) -> None:
     """Weights, processor with the policy's video settings, generation config and `owlcap.json`."""
     from owlcap.models.load import load_policy, load_processor, save_policy
 
-    dtype = dtype or stored_dtype(read_model_config(found.model))
-    section = ModelSection(path=str(found.model), dtype=dtype, gradient_checkpointing=False)
-    model = load_policy(section)
-    model.config.use_cache = True  # off for training only
-    save_policy(model, load_processor(found.model, settings.video), folder)
+    policy = load_policy(ModelSection(path=str(model), dtype=dtype, gradient_checkpointing=False))
+    policy.config.use_cache = True  # off for training only
+    save_policy(policy, load_processor(model, settings.video), folder)
     try:
         write_settings(folder, settings)
     except OSError as error:
         raise _not_writable(folder, error) from error
 
 
-def _check(
-    folder: Path, found: ExportSource, dtype: Dtype, sample: Sample | None, settings: PolicySettings, scratch: Path
-) -> CheckFigures:
+def _check(folder: Path, source: Path, dtype: Dtype, sample: Sample, settings: PolicySettings) -> CheckFigures:
     """Compare the written folder with its source; every failure is an ExportError."""
     try:
-        sample = sample or probe_sample(found.config, settings, scratch)
-        return check_folder(folder, found.model, dtype, sample, settings)
+        return check_folder(folder, source, dtype, sample, settings)
     except ExportError:
         raise
     except OwlcapError as error:

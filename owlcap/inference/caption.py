@@ -54,4 +54,4 @@ def caption_video(
     (result,) = draw_in_process(engine, [GenerationRequest(sample, sampling, False)], {sample.id: clip})
     if isinstance(result, RolloutFailure):
         raise getattr(errors, result.error)(result.reason)
-    return result.completions[0].text
+    return result.completions[0].text.strip()

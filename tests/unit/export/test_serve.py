@@ -1,0 +1,48 @@
+"""The serve line: program and options of each build, and a shell that gives back exactly these arguments."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from owlcap.config import RolloutSection, VideoSection
+from owlcap.export.serve import serve_arguments, serve_line
+from rollout.settings import RolloutEngineSettings
+
+CPU = RolloutEngineSettings(
+    model="unused",
+    video=VideoSection(fps=6, min_frames=2, max_frames=12),
+    rollout=RolloutSection(max_model_len=512, max_new_tokens=56, kv_cache_gib=0.25),
+    dtype="fp32",
+    max_prompt_tokens=400,
+)
+GPU = RolloutEngineSettings(model="unused", device="cuda")
+
+
+def option(arguments: list[str], name: str) -> str:
+    return arguments[arguments.index(name) + 1]
+
+
+def test_the_cpu_build_is_started_by_its_module_with_a_bounded_cache() -> None:
+    arguments = serve_arguments("out dir", CPU, name="owl")
+    assert arguments[:5] == ["python", "-m", "vllm.entrypoints.openai.api_server", "--model", "out dir"]
+    assert option(arguments, "--dtype") == "float32"
+    assert option(arguments, "--max-model-len") == "512"
+    assert option(arguments, "--kv-cache-memory-bytes") == str(2**28)
+
+
+def test_the_gpu_build_is_started_by_vllm_serve() -> None:
+    arguments = serve_arguments("out", GPU, name="owl")
+    assert arguments[:3] == ["vllm", "serve", "out"]
+    assert option(arguments, "--dtype") == "bfloat16"
+    assert "--enforce-eager" not in arguments
+
+
+def test_videos_are_sampled_with_the_policys_own_settings() -> None:
+    video = json.loads(option(serve_arguments("out", CPU, name="owl"), "--media-io-kwargs"))["video"]
+    assert video == {"video_backend": "qwen2_vl", "fps": 6.0, "min_frames": 2, "max_frames": 12}
+
+
+def test_a_shell_splits_the_line_into_the_arguments() -> None:
+    arguments = serve_arguments("it's an out dir", CPU, name="owl")
+    assert shlex.split(serve_line(arguments)) == arguments
