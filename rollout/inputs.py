@@ -21,7 +21,7 @@ from owlcap.data.prompts import (
     render_prompt,
     video_item,
 )
-from owlcap.errors import DataError
+from owlcap.errors import DataError, PromptError
 from owlcap.types import Prompt, RolloutFailure, Sample, VideoClip, VisionInputs
 from rollout.settings import GenerationRequest
 
@@ -102,6 +102,8 @@ class RequestPreparer:
         return self._threads.submit(self.prepare, request)
 
     def _process(self, request: GenerationRequest, clip: VideoClip, decode_s: float) -> PreparedRequest:
+        from vllm.exceptions import VLLMValidationError
+
         sample = request.sample
         text = render_prompt(self._processor, sample)
         prompt: Any = {
@@ -109,7 +111,10 @@ class RequestPreparer:
             "multi_modal_data": {"video": [video_item(clip)]},
             "mm_processor_kwargs": dict(PROCESSOR_KWARGS),
         }
-        engine_input = cast("MultiModalInput", self._renderer.render_cmpl([prompt])[0])
+        try:
+            engine_input = cast("MultiModalInput", self._renderer.render_cmpl([prompt])[0])
+        except VLLMValidationError as error:  # the text alone is longer than the model
+            raise PromptError(str(error), where=sample.id, cure="shorten the row's prompt") from error
         self.num_processed += 1
         token_ids = tuple(engine_input["prompt_token_ids"])
         vision = _vision_inputs(engine_input)
