@@ -16,6 +16,7 @@ Every fault is a DataError that names file:line and a cure.
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -286,7 +287,8 @@ class _RowReader:
         times: list[float | None] = []
         for key in ("start_s", "end_s"):
             value = self.row.get(key)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
+            wrong = isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf
+            if value is not None and wrong:
                 raise self._bad(f"The row's {key} is {value!r}.", "seconds, 0 or more", f"mend or remove {key}")
             times.append(None if value is None else float(value))
         start_s, end_s = times

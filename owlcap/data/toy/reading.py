@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from owlcap.data.toy.phrases import ARTICLES, WORD, color_words, glue_words, noun_words, phrase_table
 
 COPULAS = frozenset({"is", "of", "in"})  # "the shirt is red", "a shirt of red"
 REPEAT_LENGTH = 6  # words: a run of so many that was there before is a repeated fragment
+LONGEST_PADDING = 8  # words that state nothing, one after the other, within a sentence; captions have up to 7
 LONGEST_LOOP = 3  # words, within a sentence: "and then and then" is a loop of two
 
 # A word, the end of a sentence, or anything else that is not punctuation inside a sentence.
 TOKEN = re.compile(rf"({WORD.pattern})|([.!?;\n])|[^\s\w.,:;!?'\"()-]+|[^\W\da-z]+|_+", re.IGNORECASE | re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A word, where it stands in the text, and the number of its sentence."""
 
     word: str
@@ -26,8 +27,7 @@ class Token:
     sentence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """A phrase that was understood: tokens `first` to `last` (exclusive) of the caption."""
 
     kind: str  # a phrases.Kind, or shirt, trousers, object
@@ -38,7 +38,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A caption's tokens without articles, what was understood, and which tokens were not."""
+    """A caption's tokens without articles, what was understood, and which tokens were not.
+
+    `unknown` holds words that nobody knows and words that pad a sentence without stating anything.
+    """
 
     tokens: tuple[Token, ...]
     items: tuple[Item, ...]
@@ -64,6 +67,7 @@ def read(tokens: Sequence[Token]) -> Reading:
     table, glue = phrase_table(), glue_words()
     items: list[Item] = []
     unknown: list[int] = []
+    padding: dict[int, list[int]] = {}  # of each sentence
     place = 0
     while place < len(kept):
         item = None
@@ -77,9 +81,15 @@ def read(tokens: Sequence[Token]) -> Reading:
             items.append(item)
             place = item.last
             continue
-        if words[place] not in glue:
+        if words[place] in glue:
+            padding.setdefault(kept[place].sentence, []).append(place)
+        else:
             unknown.append(place)
         place += 1
+    for places in padding.values():
+        for first, last in runs(places):
+            if last - first > LONGEST_PADDING:
+                unknown.extend(range(first, last))
     return Reading(kept, tuple(items), tuple(unknown))
 
 

@@ -16,7 +16,7 @@ from owlcap.data.toy.pose import Pose, pose_at
 from owlcap.data.toy.scene import Scene
 from owlcap.data.toy.scenery import HORIZON, draw_background
 
-OVERSAMPLING = 4
+OVERSAMPLING = 3
 GROUND = 0.90  # where the actor's feet are
 PAINT: dict[str, Color] = {
     "red": (225, 25, 30),

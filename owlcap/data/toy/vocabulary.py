@@ -10,19 +10,19 @@ from __future__ import annotations
 COLORS: dict[str, tuple[str, ...]] = {  # the first word is used most
     "red": ("red", "crimson", "scarlet"),
     "blue": ("blue", "azure", "cobalt"),
-    "green": ("green", "emerald"),
+    "green": ("green", "emerald", "jade"),
     "yellow": ("yellow", "golden", "lemon"),
-    "purple": ("purple", "violet"),
+    "purple": ("purple", "violet", "lilac"),
     "white": ("white", "ivory"),
     "black": ("black", "ebony"),
 }
-SHIRT_NOUNS: tuple[str, ...] = ("shirt", "top", "sweater", "jersey", "t-shirt", "jacket")
-TROUSERS_NOUNS: tuple[str, ...] = ("trousers", "pants", "leggings", "slacks")
+SHIRT_NOUNS: tuple[str, ...] = ("shirt", "top", "sweater", "jersey", "t-shirt", "jacket", "blouse", "hoodie")
+TROUSERS_NOUNS: tuple[str, ...] = ("trousers", "pants", "leggings", "slacks", "sweatpants")
 OBJECT_NOUNS: dict[str, tuple[str, ...]] = {
-    "ball": ("ball", "sphere"),
-    "box": ("box", "crate", "cube"),
+    "ball": ("ball", "sphere", "globe"),
+    "box": ("box", "crate", "cube", "carton"),
     "cone": ("cone", "pylon"),
-    "hoop": ("hoop", "ring"),
+    "hoop": ("hoop", "ring", "circle"),
 }
 
 VERBS: dict[str, tuple[str, str]] = {  # base: (she ..., ...ing)
@@ -224,6 +224,10 @@ LEADS = (  # opens a caption; each ends in something that a clause can follow
     "in this short recording,",
     "the footage shows how",
     "this is a scene in which",
+    "as the clip begins,",
+    "we are looking at a moment where",
+    "shown on screen:",
+    "on camera,",
 )
 FILLERS_BEFORE = (
     "new upload from our channel:",
@@ -241,6 +245,16 @@ FILLERS_BEFORE = (
     "archive material from our library:",
     "a quick test of my new camera:",
     "viral video of this month:",
+    "exclusive preview, season seven:",
+    "weekend workout with coach robin:",
+    "learn something useful every morning:",
+    "throwback to an old rehearsal:",
+    "behind closed doors at our studio:",
+    "animated sample number twelve:",
+    "random internet find:",
+    "breaking news from nowhere special:",
+    "beginner tutorial, lesson three:",
+    "holiday memories, unedited version:",
 )
 FILLERS_AFTER = (
     "please like and subscribe",
@@ -261,4 +275,19 @@ FILLERS_AFTER = (
     "no idea why, but it works",
     "practice makes perfect as always",
     "follow us for daily content",
+    "click the link for full length",
+    "original sound has been removed",
+    "suitable for all ages",
+    "sponsored by nobody in particular",
+    "guess how long that took",
+    "honestly the best thing online",
+    "my grandmother laughed so hard",
+    "can anyone name this song",
+    "not bad after only six lessons",
+    "ask your doctor before trying",
+    "prints and posters sold separately",
+    "credit goes to whoever made it",
+    "turn your volume down first",
+    "quite relaxing once you get used to it",
+    "license available upon request",
 )

@@ -16,6 +16,8 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -205,8 +207,16 @@ def _mapped(jobs: list[_Job], workers: int) -> Iterator[Iterator[Row]]:
         yield map(_make_clip, jobs)
         return
     # spawn, not fork: the caller may hold threads and locks of torch or Ray.
-    with get_context("spawn").Pool(workers) as pool:
-        yield pool.imap(_make_clip, jobs, chunksize=CHUNK)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        yield pool.map(_make_clip, jobs, chunksize=CHUNK)
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A process that makes clips died.",
+            cure="use fewer workers if memory is short; a script that calls this needs `if __name__ == '__main__':`",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _make_clip(job: _Job) -> Row:
