@@ -102,8 +102,6 @@ class TrainingEngine:
             config=deepspeed_settings(optimizer, deepspeed, dtype),
             dist_init_required=False,
         )
-        assert self._engine.optimizer is not None
-        self._param_groups: list[dict[str, Any]] = self._engine.optimizer.param_groups  # type: ignore[union-attr]
         if deepspeed.zero_stage == 0 and dtype == "bf16":
             # Its fp32 wrapper makes an empty step to allocate state, which would count as Adam's first one.
             self._engine.basic_optimizer.state.clear()  # type: ignore[union-attr]
@@ -145,7 +143,8 @@ class TrainingEngine:
             TrainingError: too many steps in a row had a loss or gradient that is not finite.
         """
         lr = learning_rate(self._section, self.num_steps, self.total_steps)
-        for group in self._param_groups:
+        # Asked for anew: loading a checkpoint replaces the groups.
+        for group in self._engine.optimizer.param_groups:  # type: ignore[union-attr]
             group["lr"] = lr
         self._engine.step()
         skipped = not self._engine.was_step_applied()

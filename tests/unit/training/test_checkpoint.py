@@ -1,0 +1,137 @@
+"""Checkpoints appear whole or not at all, and only the run they belong to loads them."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from owlcap.errors import CheckpointError, DataError
+from owlcap.training.checkpoint import (
+    META,
+    CheckpointMeta,
+    CheckpointStore,
+    DataCursor,
+    Layout,
+    check_layout,
+    load_meta,
+)
+
+LAYOUT = Layout(2, 3, "fp32", (("embed", (8, 4), True), ("head", (8, 4), False)))
+
+
+def meta(step: int) -> CheckpointMeta:
+    return CheckpointMeta(step=step, cursor=DataCursor(1, step), layout=LAYOUT, policy_version=7)
+
+
+def write_state(folder: Path) -> None:
+    (folder / "engine").mkdir()
+    (folder / "engine" / "state.pt").write_bytes(b"x" * 100_000)
+
+
+@contextmanager
+def disk_of(num_bytes: int) -> Iterator[None]:
+    """No file may grow beyond `num_bytes`: what a full disk looks like, to root too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_checkpoint_is_read_back_as_written(tmp_path: Path) -> None:
+    path = CheckpointStore(tmp_path, keep=2).write(meta(3), write_state)
+    assert load_meta(path) == meta(3)
+    assert (path / "engine" / "state.pt").stat().st_size == 100_000
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    assert store.latest() is None
+    for step in (1, 2, 10):
+        store.write(meta(step), write_state)
+    assert [path.name for path in store.complete()] == ["step-00000002", "step-00000010"]
+    assert store.latest() == tmp_path / "step-00000010"
+
+
+def test_a_step_written_again_replaces_the_first(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    store.write(meta(1), write_state)
+    path = store.write(meta(1), lambda folder: (folder / "other").write_text("new"))
+    assert sorted(p.name for p in path.iterdir()) == [META, "other"]
+
+
+def test_half_written_folders_are_never_taken_for_checkpoints(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    good = store.write(meta(1), write_state)
+    (tmp_path / ".writing-step-00000002").mkdir()
+    (tmp_path / ".writing-step-00000002" / META).write_text("{}")
+    (tmp_path / "step-00000003").mkdir()  # no meta.json: not complete
+    assert store.latest() == good
+    store.write(meta(4), write_state)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_full_disk_is_one_error_and_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    good = store.write(meta(1), write_state)
+    with disk_of(50_000), pytest.raises(CheckpointError, match="File too large") as error:
+        store.write(meta(2), write_state)
+    assert str(tmp_path) in str(error.value)
+    assert "GiB free" in str(error.value)
+    assert store.latest() == good
+    assert (good / "engine" / "state.pt").stat().st_size == 100_000
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_place_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        CheckpointStore(tmp_path / "file" / "checkpoints", keep=1).write(meta(1), write_state)
+
+
+def test_an_error_of_the_writer_passes_through_and_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        write_state(folder)
+        raise DataError("another error")
+
+    with pytest.raises(DataError, match="another error"):
+        CheckpointStore(tmp_path, keep=1).write(meta(1), fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_description_is_an_error(tmp_path: Path) -> None:
+    path = CheckpointStore(tmp_path, keep=1).write(meta(1), write_state)
+    text = (path / META).read_text()
+    (path / META).write_text(text[:20])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_meta(path)
+    (path / META).write_text(json.dumps({**json.loads(text), "format": 99}))
+    with pytest.raises(CheckpointError, match="format 99"):
+        load_meta(path)
+
+
+def test_equal_layouts_pass(tmp_path: Path) -> None:
+    check_layout(tmp_path, LAYOUT, replace(LAYOUT))
+
+
+def test_every_difference_of_set_up_and_model_is_named(tmp_path: Path) -> None:
+    current = Layout(4, 2, "bf16", (("embed", (16, 4), True), ("head", (8, 4), True), ("new", (1,), True)))
+    with pytest.raises(CheckpointError) as error:
+        check_layout(tmp_path, LAYOUT, current)
+    message = str(error.value)
+    for part in (
+        "world_size: checkpoint 2, run 4",
+        "zero_stage: checkpoint 3, run 2",
+        "dtype: checkpoint fp32, run bf16",
+        "embed: shape [8, 4] in the checkpoint, [16, 4] in the model",
+        "head: frozen in the checkpoint, not so in the run",
+        "new: only in the model",
+    ):
+        assert part in message
