@@ -19,8 +19,9 @@ def sampling_params(sampling: SamplingSettings, banned_ids: Sequence[int], room:
     """vLLM's parameters for one request.
 
     Vision tokens are banned: a sampled placeholder would break the positions of every later use of the completion.
-    Their logits are lowered for sampling only; returned logprobs are those of the unchanged distribution (see
-    `rollout.engine`), which differ by what the banned tokens weighed, next to nothing after SFT.
+    What they weighed goes to the other tokens in sampling. Logprobs at temperature 1 do not show it (they are the
+    unchanged model's); at another temperature they do, and then differ from the learner's by log(1 - that weight):
+    0.01 to 0.03 for a random tiny policy, next to nothing for one that has seen captions.
 
     Args:
         banned_ids: tokens that are never drawn.

@@ -38,6 +38,8 @@ def start_vllm(settings: RolloutEngineSettings) -> LLM:
     _check_environment(settings)
     # Whole GiB, and it would override rollout.kv_cache_gib. vLLM reads it as a number, so it cannot be set to "".
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
+    vllm_logger = logging.getLogger("vllm")
+    vllm_logger.setLevel(logging.ERROR)  # while imported it warns of a missing Triton, whatever the variable says
     import vllm
 
     if settings.device == "cpu":
@@ -46,7 +48,7 @@ def start_vllm(settings: RolloutEngineSettings) -> LLM:
         warnings.filterwarnings("ignore", category=FutureWarning)  # from its look through loaded modules
         llm = vllm.LLM(**_arguments(settings))
     # A dozen harmless warnings at the start, then only those that say something about this run.
-    logging.getLogger("vllm").setLevel(logging.WARNING)
+    vllm_logger.setLevel(logging.WARNING)
     # It repeats "CPU backend doesn't allow to use torch.set_num_threads" for every prompt.
     logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)
     return llm
