@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,20 +18,13 @@ from owlcap.models.logprobs import vision_features
 from owlcap.types import Prompt, Sample, VisionInputs
 from sft.collate import SftItem
 from sft.features import ClipFeatures, FeatureCache, clip_key
+from sft.unusable import BadClip
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
 CLIPS_PER_FORWARD = 32  # of the vision tower while features are computed
 NO_PATCHES = np.zeros((0, 0), dtype=np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class BadClip:
-    """A sample that could not be used, and why; it is left out and counted."""
-
-    id: str
-    reason: str
 
 
 class ClipSource:

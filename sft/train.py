@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from owlcap.config import SftRun
-from owlcap.errors import DataError
 from owlcap.logging import get_logger, setup_logging
 from owlcap.metrics import MetricsWriter
 from owlcap.runs import RunDir
@@ -19,8 +17,8 @@ from owlcap.training.cluster import start_ray
 from owlcap.training.group import WorkerGroup, gather, make_worker_group, stop_worker_group
 from owlcap.training.progress import progress
 from owlcap.training.worker import TrainingSpec
-from sft.clips import BadClip
 from sft.collate import num_batches
+from sft.unusable import BadClips
 from sft.worker import PrepareReport, SftTask, SftWorker, StepReport, ValidationReport, read_samples
 
 logger = get_logger(__name__)
@@ -91,7 +89,8 @@ class _Trainer:
     def __init__(self, cfg: SftRun, run: RunDir, plan: SftPlan, group: WorkerGroup) -> None:
         self.cfg, self.run_dir, self.plan, self.group = cfg, run, plan, group
         self.store = CheckpointStore(run.checkpoints, cfg.checkpoint.keep)
-        self.bad: dict[str, str] = {}  # id -> reason
+        num_rows = plan.num_train + plan.num_validation
+        self.bad = BadClips(num_rows, cfg.data.max_bad_rows_share, cfg.data.train)
         self.validation_loss = math.nan
 
     def run(self, resume: bool) -> Path:
@@ -129,7 +128,7 @@ class _Trainer:
                 stop = min(start + size, num_clips)
                 refs = self.group.prepare(start, stop)
                 reports: list[PrepareReport] = gather(refs, STEP_DEADLINE_S, "computing clip features")
-                self._count_bad(bad for report in reports for bad in report.bad)
+                self.bad.add(bad for report in reports for bad in report.bad)
                 update(stop, f"{len(self.bad)} unusable" if self.bad else "")
                 written = sum(report.num_bytes for report in reports)
                 wanted = written / (stop - start) * (num_clips - stop)
@@ -166,7 +165,7 @@ class _Trainer:
                 reports = gather(self.group.train_step(epoch, batch), STEP_DEADLINE_S, f"in step {step + 1}")
                 seconds = time.perf_counter() - began
                 step += 1
-                self._count_bad(bad for report in reports for bad in report.bad)
+                self.bad.add(bad for report in reports for bad in report.bad)
                 values = _step_metrics(reports, seconds, step / plan.steps_per_epoch)
                 values["unusable_clips"] = len(self.bad)
                 metrics.log(step, values)
@@ -181,7 +180,7 @@ class _Trainer:
         if not self.plan.num_validation:
             return
         reports: list[ValidationReport] = gather(self.group.validate(), STEP_DEADLINE_S, "validating")
-        self._count_bad(bad for report in reports for bad in report.bad)
+        self.bad.add(bad for report in reports for bad in report.bad)
         targets = sum(report.num_targets for report in reports)
         self.validation_loss = sum(report.loss_sum for report in reports) / max(1, targets)
         metrics.log(step, {"loss": self.validation_loss}, prefix="validation")
@@ -193,27 +192,6 @@ class _Trainer:
 
     def _write_ranks(self, folder: Path) -> None:
         gather(self.group.save(str(folder)), CHECKPOINT_DEADLINE_S, "writing a checkpoint")
-
-    def _count_bad(self, clips: Iterable[BadClip]) -> None:
-        """Log each unusable clip once.
-
-        Raises:
-            DataError: more of them than data.max_bad_rows_share allows.
-        """
-        for clip in clips:
-            if clip.id not in self.bad:
-                self.bad[clip.id] = clip.reason
-                logger.warning("left out %s: %s", clip.id, clip.reason)
-        num_rows = self.plan.num_train + self.plan.num_validation
-        allowed = self.cfg.data.max_bad_rows_share * num_rows
-        if len(self.bad) > allowed:
-            first, reason = next(iter(self.bad.items()))
-            raise DataError(
-                f"{len(self.bad)} of {num_rows} clips cannot be used, first {first}: {reason}",
-                where=f"{self.cfg.data.train} (all are named in {self.run_dir.logs})",
-                allowed=f"data.max_bad_rows_share={self.cfg.data.max_bad_rows_share:g}, {math.floor(allowed)} clips",
-                cure="mend or remove those rows, or raise data.max_bad_rows_share",
-            )
 
 
 def _step_metrics(reports: list[StepReport], seconds: float, epoch: float) -> dict[str, float]:

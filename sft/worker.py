@@ -17,9 +17,10 @@ from owlcap.errors import DataError
 from owlcap.training.engine import StepStats
 from owlcap.training.worker import ONE_TO_ALL, TrainingSpec, TrainingWorker, WorkerReport, register
 from owlcap.types import Sample
-from sft.clips import BadClip, ClipSource
+from sft.clips import ClipSource
 from sft.collate import SftBatch, SftItem, caption_loss, collate, epoch_batches, micro_batches, rank_share
 from sft.features import FeatureCache, vision_fingerprint
+from sft.unusable import BadClip
 
 if TYPE_CHECKING:
     pass

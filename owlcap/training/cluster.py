@@ -38,7 +38,8 @@ def start_ray(cluster: ClusterSection, run_dir: Path | None = None, *, num_cpus:
             address=address,
             num_cpus=num_cpus if address == "local" else None,
             include_dashboard=False if address == "local" else None,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
+            log_to_driver=False,  # what actors print is in Ray's logs; the terminal belongs to the driver
         )
     except (ConnectionError, ValueError) as error:
         raise PlacementError(
