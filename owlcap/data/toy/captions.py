@@ -150,12 +150,14 @@ def _body(content: _Content, rng: random.Random) -> str:
     people = rng.choice(words.PEOPLE_PHRASES[content.people])[0] if content.people else ""
     subject = rng.choice(words.SUBJECTS)
     before: list[str] = []
+    introduction: list[str] = []
     after: list[str] = []
     if clothes and rng.random() < 0.75:
         subject = f"{subject} {_pick(words.CLOTHES_TEMPLATES, rng).format(clothes=clothes)}"
     elif clothes:
-        wearer = rng.choice(words.SUBJECTS)
-        before.append(rng.choice(words.CLOTHES_SENTENCES).format(clothes=clothes, subject=wearer))
+        template = rng.choice(words.CLOTHES_SENTENCES)
+        introduction.append(template.format(clothes=clothes, subject=subject))
+        subject = words.SAME_SUBJECT if "{subject}" in template else subject
     motion = _motion(content, subject, rng)
     if place and (choice := rng.random()) < 0.8:
         motion = f"{motion} {place}" if choice < 0.5 else f"{place}, {motion}"
@@ -167,7 +169,7 @@ def _body(content: _Content, rng: random.Random) -> str:
         rest = [f"{rest[0]} and {rest[1]}"]
     for text in rest:
         (before if rng.random() < 0.2 else after).append(text)
-    return ". ".join([*before, motion, *after])
+    return ". ".join([*before, *introduction, motion, *after])
 
 
 def _clothes(content: _Content, rng: random.Random) -> str:

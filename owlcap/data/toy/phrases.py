@@ -129,6 +129,7 @@ def glue_words() -> frozenset[str]:
     """Words that hold sentences together and state nothing: those of the templates, without the facts' own words."""
     templates: list[str] = [
         *words.SUBJECTS,
+        words.SAME_SUBJECT,
         *words.CLOTHES_TEMPLATES,
         *words.CLOTHES_SENTENCES,
         *words.OBJECT_TEMPLATES,

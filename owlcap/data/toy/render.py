@@ -28,7 +28,7 @@ PAINT: dict[str, Color] = {
     "black": (25, 25, 28),
 }
 DARK: Color = (15, 15, 20)
-PALE: Color = (205, 210, 225)  # outlines at night, where black trousers would be lost
+PALE: Color = (125, 136, 168)  # outlines at night: lighter than black trousers, darker than a white shirt
 SKINS: tuple[Color, ...] = ((245, 205, 170), (225, 175, 130), (180, 125, 85), (120, 78, 52))
 HAIRS: tuple[Color, ...] = ((40, 28, 20), (95, 60, 30), (190, 150, 80), (70, 70, 75))
 CROWD_PAINT: tuple[Color, ...] = ((105, 105, 112), (128, 118, 108), (92, 100, 108), (120, 112, 122))

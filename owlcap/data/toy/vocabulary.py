@@ -164,6 +164,7 @@ SUBJECTS: tuple[str, ...] = (
     "an actor",
     "a gymnast",
 )
+SAME_SUBJECT = "the same person"  # after a sentence that has introduced somebody
 CLOTHES_TEMPLATES = ("in {clothes}", "wearing {clothes}", "dressed in {clothes}", "with {clothes} on")
 CLOTHES_SENTENCES = ("the outfit is {clothes}", "{subject} wears {clothes}", "the clothing is {clothes}")
 OBJECT_TEMPLATES = (
