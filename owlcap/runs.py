@@ -44,7 +44,7 @@ RECORDED_PACKAGES = (
     "decord",
     "av",
 )
-STEP_FILE = re.compile(r"step_(\d+)\.jsonl?$")
+STEP_FILE = re.compile(r"step_(\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +102,22 @@ class RunDir:
         """Where a step's captions and rewards go."""
         return self.rollouts / f"step_{step:06d}.jsonl"
 
-    def evaluation_file(self, step: int) -> Path:
-        """Where the evaluation after `step` updates goes."""
-        return self.evaluations / f"step_{step:06d}.json"
+    def evaluation_file(self, step: int, sampled: bool = False) -> Path:
+        """Where the evaluation after `step` updates goes: greedy captions, or sampled ones."""
+        return self.evaluations / f"step_{step:06d}{'.sampled' if sampled else ''}.json"
 
     @classmethod
     def create(cls, cfg: Run, resume: bool = False) -> RunDir:
         """Make run_dir/name with its settings and versions, or open it again when `resume` is set.
 
         Raises:
-            ConfigError: the run exists and `resume` is not set, or `resume` is set and there is no such
-                run, or the folder cannot be written.
+            ConfigError: the run has results and `resume` is not set, or `resume` is set and there is no
+                such run, or the folder cannot be written.
         """
         run = cls((Path(cfg.run_dir) / cfg.name).absolute())
         exists = run.config_file.exists()
-        if exists and not resume:
+        # A run that failed before its first result may be started again under its name.
+        if run._has_results() and not resume:
             raise ConfigError(
                 f"run {cfg.name!r} exists already and would be overwritten",
                 where=str(run.path),
@@ -140,6 +141,9 @@ class RunDir:
                 cure="set run_dir=... to a folder that you can write to and that has space",
             ) from error
         return run
+
+    def _has_results(self) -> bool:
+        return self.metrics_file.exists() or self.model.exists() or any(self.checkpoints.glob("*"))
 
     def _write_config(self, cfg: Run) -> None:
         text = yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

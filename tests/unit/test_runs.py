@@ -43,12 +43,20 @@ def test_an_rl_run_reads_back_equal(tmp_path: Path) -> None:
     assert RlRun.model_validate(yaml.safe_load(run.config_file.read_text())) == cfg
 
 
-def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
-    RunDir.create(sft_run(tmp_path))
+@pytest.mark.parametrize("result", ["metrics.jsonl", "model", "checkpoints/step-00000001"])
+def test_a_run_with_results_is_not_overwritten(tmp_path: Path, result: str) -> None:
+    run = RunDir.create(sft_run(tmp_path))
+    (run.path / result).mkdir()
     with pytest.raises(ConfigError, match="exists already") as caught:
         RunDir.create(sft_run(tmp_path, seed=1))
     assert "--resume" in str(caught.value)
     assert yaml.safe_load((tmp_path / "toy" / "config.yaml").read_text())["seed"] == 0
+
+
+def test_a_run_that_failed_before_any_result_may_start_again(tmp_path: Path) -> None:
+    RunDir.create(sft_run(tmp_path))
+    run = RunDir.create(sft_run(tmp_path, seed=1))
+    assert yaml.safe_load(run.config_file.read_text())["seed"] == 1
 
 
 def test_a_run_that_does_not_exist_cannot_be_resumed(tmp_path: Path) -> None:
@@ -79,10 +87,11 @@ def test_truncation_drops_later_steps_and_a_torn_last_line(tmp_path: Path) -> No
     for step in (2, 3):
         run.rollouts_file(step).write_text("")
         run.evaluation_file(step).write_text("")
+        run.evaluation_file(step, sampled=True).write_text("")
     run.truncate_after(2)
     assert [json.loads(line)["step"] for line in run.metrics_file.read_text().splitlines()] == [1, 2, 2]
     assert [file.name for file in run.rollouts.iterdir()] == ["step_000002.jsonl"]
-    assert [file.name for file in run.evaluations.iterdir()] == ["step_000002.json"]
+    assert sorted(file.name for file in run.evaluations.iterdir()) == ["step_000002.json", "step_000002.sampled.json"]
 
 
 def test_versions_name_packages_that_are_absent_as_null() -> None:

@@ -1,0 +1,176 @@
+"""One step's data, without any actor: from scored groups to what the learner takes, the figures and the log rows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from owlcap.config import AlgorithmSection
+from owlcap.types import Completion, LearnerGroup, RewardBreakdown, RolloutFailure, ScoredGroup, ScoredRollout
+from rl.advantages import batch_advantages
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRow:
+    """One caption as it is logged. `reward` and `advantage` are null where it is unscored."""
+
+    text: str
+    num_tokens: int
+    finish_reason: str
+    reward: float | None
+    advantage: float | None
+    metrics: Mapping[str, float]
+    unscored: str | None  # why
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """One prompt's line in rollouts/step_*.jsonl; `failure` says why it has no completions."""
+
+    step: int
+    id: str
+    video: str
+    reference: str
+    policy_version: int | None
+    completions: tuple[CompletionRow, ...]
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """What a step's results come to. `groups` may be empty: then there is nothing to learn from."""
+
+    groups: tuple[LearnerGroup, ...]
+    num_prompt_tokens: tuple[int, ...]
+    values: Mapping[str, float]
+    rows: tuple[GroupRow, ...]
+    num_failed: int
+    unscored_share: float  # of the rollouts
+
+
+def assemble(results: Sequence[ScoredGroup | RolloutFailure], cfg: AlgorithmSection, step: int) -> StepBatch:
+    """Advantages of a step's groups, and everything that is said about them.
+
+    Args:
+        results: one a prompt, in the order of the prompts.
+    """
+    scored = [result for result in results if isinstance(result, ScoredGroup)]
+    lengths = [[len(one.token_ids) for one in item.group.completions] for item in scored]
+    advantages = batch_advantages([item.totals for item in scored], lengths, cfg)
+    learned = [
+        (_learner_group(item, values), item.group.num_prompt_tokens)
+        for item, values in zip(scored, advantages.values, strict=True)
+        if any(value is not None for value in values)
+    ]
+    by_group = iter(advantages.values)
+    rows = tuple(
+        _failed_row(result, step) if isinstance(result, RolloutFailure) else _group_row(result, next(by_group), step)
+        for result in results
+    )
+    num_failed = len(results) - len(scored)
+    values = _values(scored) | {
+        "rollout/failed": num_failed,
+        "advantage/groups_too_few_scored": advantages.num_too_few,
+        "advantage/groups_without_variance": advantages.num_no_variance,
+    }
+    return StepBatch(
+        groups=tuple(group for group, _ in learned),
+        num_prompt_tokens=tuple(tokens for _, tokens in learned),
+        values=values,
+        rows=rows,
+        num_failed=num_failed,
+        unscored_share=values.get("reward/unscored_share", 0.0),
+    )
+
+
+def write_rows(rows: Iterable[GroupRow], file: Path) -> None:
+    """Write a step's rows as JSON lines."""
+    text = "".join(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    file.write_text(text, encoding="utf-8")
+
+
+def _learner_group(item: ScoredGroup, advantages: Sequence[float | None]) -> LearnerGroup:
+    """The scored completions of a group; unscored ones get no gradient, so the learner never sees them."""
+    kept = [(one, a) for one, a in zip(item.group.completions, advantages, strict=True) if a is not None]
+    return LearnerGroup(
+        prompt=item.group.prompt,
+        completions=tuple(one.token_ids for one, _ in kept),
+        rollout_logprobs=tuple(one.logprobs for one, _ in kept),
+        advantages=tuple(a for _, a in kept),
+    )
+
+
+def _values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Means over a step's rollouts; a metric's mean is over the rollouts that have it."""
+    completions = [one for item in scored for one in item.group.completions]
+    scores = [score for item in scored for score in item.scores]
+    breakdowns = [score for score in scores if isinstance(score, RewardBreakdown)]
+    if not completions:
+        return {}
+    figures: dict[str, list[float]] = {}
+    for score in breakdowns:
+        parts = {f"reward/part_{name}": part.value for name, part in score.parts.items()}
+        for name, value in (parts | {f"reward/{name}": value for name, value in score.metrics.items()}).items():
+            figures.setdefault(name, []).append(value)
+    values = {name: mean(figures[name]) for name in sorted(figures)}
+    if breakdowns:
+        values["reward/mean"] = mean([score.total for score in breakdowns])
+    spreads = [_std(totals) for item in scored if len(totals := [t for t in item.totals if t is not None]) > 1]
+    if spreads:
+        values["reward/std_in_group"] = mean(spreads)
+    return values | {
+        "reward/unscored_share": 1 - len(breakdowns) / len(scores),
+        "rollout/tokens": mean([len(one.token_ids) for one in completions]),
+        "rollout/truncated_share": mean([one.finish_reason == "length" for one in completions]),
+        "rollout/prompt_tokens": mean([item.group.num_prompt_tokens for item in scored]),
+        "rollout/groups": len(scored),
+        "seconds/decode_a_clip": mean([item.group.decode_s for item in scored]),
+        "seconds/score_a_group": mean([item.score_s for item in scored]),
+    }
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean of at least one value, summed exactly."""
+    return math.fsum(values) / len(values)
+
+
+def _std(values: Sequence[float]) -> float:
+    """Unbiased standard deviation of at least two values."""
+    centre = mean(values)
+    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+
+
+def _group_row(item: ScoredGroup, advantages: Sequence[float | None], step: int) -> GroupRow:
+    group = item.group
+    triples = zip(group.completions, item.scores, advantages, strict=True)
+    return GroupRow(
+        step=step,
+        id=group.sample.id,
+        video=group.sample.video,
+        reference=group.sample.reference,
+        policy_version=group.completions[0].policy_version if group.completions else None,
+        completions=tuple(_completion_row(one, score, advantage) for one, score, advantage in triples),
+    )
+
+
+def _completion_row(one: Completion, score: ScoredRollout, advantage: float | None) -> CompletionRow:
+    is_scored = isinstance(score, RewardBreakdown)
+    return CompletionRow(
+        text=one.text,
+        num_tokens=len(one.token_ids),
+        finish_reason=one.finish_reason,
+        reward=score.total if is_scored else None,
+        advantage=advantage,
+        metrics=dict(score.metrics) if is_scored else {},
+        unscored=None if is_scored else f"{score.reward}: {score.reason}",
+    )
+
+
+def _failed_row(failure: RolloutFailure, step: int) -> GroupRow:
+    sample = failure.sample
+    return GroupRow(
+        step, sample.id, sample.video, sample.reference, None, (), failure=f"{failure.error}: {failure.reason}"
+    )

@@ -1,0 +1,322 @@
+"""Reinforcement learning: `owlcap rl`. The driver's loop; actors do the work.
+
+    prompts ─> RolloutPool (vLLM) ─> groups ─> RewardPool ─> scored groups        rl.collect
+            ─> advantages                                                        rl.step
+            ─> LearnerClient (DeepSpeed ranks): one update                       rl.learner
+            ─> weights to every engine                                           rl.weight_sync
+            ─> metrics, captions, evaluation every K steps, checkpoint every M
+
+A step is done when the update is applied; the state between two steps is what a checkpoint holds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from owlcap.config import RlRun
+from owlcap.data.rows import read_rows
+from owlcap.errors import DataError, OwlcapError, TrainingError
+from owlcap.logging import get_logger, setup_logging
+from owlcap.metrics import MetricsWriter
+from owlcap.runs import RunDir
+from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore
+from owlcap.training.cluster import start_ray
+from owlcap.training.progress import progress
+from owlcap.types import Sample
+from rewards.service import RewardPool
+from rl.advantages import estimator
+from rl.collect import Collected, collect, make_requests, scoring_deadline
+from rl.evaluate import Evaluator
+from rl.interrupt import Interrupted, StopSignals
+from rl.learner_client import LearnerClient
+from rl.losses import policy_loss_fn
+from rl.placement import evaluates_at, joined_cluster, plan
+from rl.state import PromptOrder, TrainerState, load_state, num_steps, save_state
+from rl.stats import LearnerStats
+from rl.step import StepBatch, assemble, write_rows
+from rl.weight_sync import SyncStats, sync_weights
+from rollout.pool import RolloutPool
+from rollout.settings import RolloutEngineSettings
+
+logger = get_logger(__name__)
+MIN_PROMPTS_TO_JUDGE_DATA = 50  # before that many, a share of bad clips says little
+
+
+@dataclass(frozen=True, slots=True)
+class Actors:
+    """Everything that runs outside the driver."""
+
+    learner: LearnerClient
+    pool: RolloutPool
+    rewards: RewardPool
+
+
+def run_rl(cfg: RlRun, resume: bool = False) -> Path:
+    """Train by reinforcement; returns the folder of the exported policy (Hugging Face format).
+
+    A Ray that this process has started or joined already is used and left running.
+
+    Args:
+        resume: continue `run_dir/name` from its newest checkpoint, bit for bit on a CPU.
+
+    Raises:
+        OwlcapError: with what to do; a checkpoint is written first where the learner's state is whole.
+        SystemExit: SIGTERM or SIGINT; a checkpoint is written first.
+    """
+    estimator(cfg.algorithm.advantage)
+    policy_loss_fn(cfg.algorithm.policy_loss)
+    samples = read_rows(cfg.data.train, cfg.data)
+    order = PromptOrder(len(samples), cfg.rollout.prompts_per_step, cfg.seed)
+    evaluator = Evaluator(cfg)
+    run = RunDir.create(cfg, resume)
+    setup_logging(folder=run.logs)
+    with start_ray(cfg.cluster, run.path):
+        plan(cfg, joined_cluster()).check()
+        with start_actors(cfg, num_steps(cfg, order.steps_per_epoch)) as actors:
+            return _Trainer(cfg, run, samples, order, evaluator, actors).run(resume)
+
+
+@contextmanager
+def start_actors(cfg: RlRun, steps: int) -> Iterator[Actors]:
+    """Learner, engines and reward actors, loading side by side; all are ended at the end."""
+    with ExitStack() as stack:
+        learner = LearnerClient.from_run(cfg, steps)
+        stack.callback(learner.close)
+        rewards = RewardPool(cfg.rewards, cfg.cluster)
+        stack.callback(rewards.close)
+        pool = stack.enter_context(RolloutPool(RolloutEngineSettings.from_run(cfg), cfg.cluster))
+        report = learner.wait_started()
+        rewards.wait_ready()
+        logger.info(
+            "%d learner ranks on %s train %.2f M parameters; %d rollout engines; %d steps",
+            cfg.cluster.learner_ranks,
+            report.device,
+            report.num_trained / 1e6,
+            len(pool),
+            steps,
+        )
+        yield Actors(learner, pool, rewards)
+
+
+class _Trainer:
+    """The driver's side of one run."""
+
+    def __init__(
+        self,
+        cfg: RlRun,
+        run: RunDir,
+        samples: list[Sample],
+        order: PromptOrder,
+        evaluator: Evaluator,
+        actors: Actors,
+    ) -> None:
+        self.cfg, self.run_dir, self.samples, self.order = cfg, run, samples, order
+        self.evaluator, self.actors = evaluator, actors
+        self.last_step = num_steps(cfg, order.steps_per_epoch)
+        self.store = CheckpointStore(run.checkpoints, cfg.checkpoint.keep)
+        self.deadline_s = scoring_deadline(cfg.rewards, cfg.rollout)
+        self.state = TrainerState()
+        self.saved_step = 0  # a checkpoint of step 0 would hold nothing that model.path does not
+        self.stop = StopSignals()
+        self.learner_is_whole = True
+
+    def run(self, resume: bool) -> Path:
+        """Train from the newest checkpoint or from the start, and export."""
+        if resume:
+            self._restore()
+        metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=self.state.step if resume else None)
+        failed = True
+        try:
+            with self.stop:
+                self._train(metrics)
+            failed = False
+        except Interrupted as interrupted:
+            self._save_before_leaving()
+            logger.warning("%s: stopped after step %d; go on with --resume", interrupted, self.state.step)
+            raise SystemExit(interrupted.exit_code) from interrupted
+        except OwlcapError:
+            self._save_before_leaving()
+            raise
+        finally:
+            metrics.close(failed=failed)
+        self.actors.learner.export(self.run_dir.model)
+        logger.info("policy written to %s", self.run_dir.model)
+        return self.run_dir.model
+
+    def _train(self, metrics: MetricsWriter) -> None:
+        self._evaluate_if_due(metrics)
+        with progress("RL", self.last_step, self.state.step) as update:
+            while self.state.step < self.last_step:
+                values = self._step(metrics)
+                self._evaluate_if_due(metrics)
+                if self.state.step % self.cfg.checkpoint.every_steps == 0 or self.state.step == self.last_step:
+                    self._save()
+                update(self.state.step, headline(values))
+
+    def _step(self, metrics: MetricsWriter) -> dict[str, float]:
+        """One step: the figures that were logged."""
+        started = time.perf_counter()
+        step = self.state.step + 1
+        samples = [self.samples[row] for row in self.order.rows(self.state.cursor)]
+        requests = make_requests(samples, self.cfg.rollout, self.cfg.seed, step)
+        collected = collect(self.actors.pool, self.actors.rewards, requests, self.deadline_s)
+        batch = assemble(collected.results, self.cfg.algorithm, step)
+        write_rows(batch.rows, self.run_dir.rollouts_file(step))
+        self._check(batch, step)
+        values = dict(batch.values) | _collect_values(collected)
+        with self.stop.whole():
+            if batch.groups:
+                values |= self._update(batch)
+            self._advance(batch, len(samples))
+            try:
+                if batch.groups:
+                    sync = sync_weights(self.actors.learner, self.actors.pool, self.state.policy_version)
+                    values |= _sync_values(sync)
+            finally:
+                values["seconds/step"] = time.perf_counter() - started
+                values["rollout/restarts"] = self.actors.pool.num_restarts
+                values["epoch"] = self.state.step / self.order.steps_per_epoch
+                metrics.log(step, values)
+        return values
+
+    def _update(self, batch: StepBatch) -> dict[str, float]:
+        started = time.perf_counter()
+        self.learner_is_whole = False
+        stats = self.actors.learner.update(batch.groups, batch.num_prompt_tokens)
+        self.learner_is_whole = True
+        return _learner_values(stats) | {"seconds/update": time.perf_counter() - started}
+
+    def _advance(self, batch: StepBatch, num_prompts: int) -> None:
+        state = self.state
+        self.state = replace(
+            state,
+            step=state.step + 1,
+            cursor=self.order.after(state.cursor),
+            policy_version=state.policy_version + bool(batch.groups),
+            num_prompts=state.num_prompts + num_prompts,
+            num_failed=state.num_failed + batch.num_failed,
+        )
+
+    def _check(self, batch: StepBatch, step: int) -> None:
+        """Log prompts without a group.
+
+        Raises:
+            DataError: too many of them since the start of the run.
+            TrainingError: too many rollouts of this step are unscored.
+        """
+        failures = [row for row in batch.rows if row.failure]
+        for row in failures:
+            logger.warning("step %d: no captions of %s (%s): %s", step, row.id, row.video, row.failure)
+        num_failed = self.state.num_failed + batch.num_failed
+        num_prompts = self.state.num_prompts + len(batch.rows)
+        allowed = self.cfg.data.max_bad_rows_share
+        if num_prompts >= MIN_PROMPTS_TO_JUDGE_DATA and num_failed > allowed * num_prompts:
+            first = next((row for row in failures), None)
+            raise DataError(
+                f"{num_failed} of {num_prompts} prompts gave no captions"
+                + (f", last {first.id}: {first.failure}" if first else ""),
+                where=f"{self.cfg.data.train} (each is named in {self.run_dir.rollouts})",
+                allowed=f"data.max_bad_rows_share={allowed:g}",
+                cure="mend or remove those rows, or raise data.max_bad_rows_share; then go on with --resume",
+            )
+        limit = self.cfg.rewards.max_unscored_share
+        if batch.unscored_share > limit:
+            reasons = {c.unscored for row in batch.rows for c in row.completions if c.unscored}
+            raise TrainingError(
+                f"{batch.unscored_share:.0%} of the rollouts could not be scored",
+                where=f"step {step}: " + "; ".join(sorted(reasons)[:3]),
+                allowed=f"rewards.max_unscored_share={limit:g} of a step",
+                cure="mend the judge (or raise its deadlines), then go on with --resume",
+            )
+
+    def _evaluate_if_due(self, metrics: MetricsWriter) -> None:
+        step = self.state.step
+        if not evaluates_at(self.cfg, step, self.last_step) or self.run_dir.evaluation_file(step).exists():
+            return
+        report = self.evaluator.run(self.actors.pool, self.actors.rewards, self.run_dir, metrics, step)
+        figures = report.scalars()
+        shown = "  ".join(f"{name} {figures[name]:.3f}" for name in ("reward", "cser", "f1") if name in figures)
+        logger.info("evaluation after step %d, %d clips: %s", step, report.num_scored, shown)
+
+    def _save(self) -> None:
+        state, learner = self.state, self.actors.learner
+        meta = CheckpointMeta(state.step, state.cursor, learner.layout, state.policy_version)
+
+        def write(folder: Path) -> None:
+            learner.save(folder)
+            save_state(state, folder)
+
+        self.store.write(meta, write)
+        self.saved_step = state.step
+
+    def _save_before_leaving(self) -> None:
+        """Write a checkpoint if the learner is between two updates and this step has none yet."""
+        if self.learner_is_whole and self.state.step != self.saved_step:
+            self._save()
+
+    def _restore(self) -> None:
+        """Load the newest checkpoint, if any, into the learner and the engines."""
+        checkpoint = self.store.latest()
+        if checkpoint is None:
+            logger.warning("no complete checkpoint in %s: starting from step 0", self.store.root)
+            return
+        self.actors.learner.load(checkpoint)
+        self.state = load_state(checkpoint)
+        self.saved_step = self.state.step
+        sync_weights(self.actors.learner, self.actors.pool, self.state.policy_version)
+        logger.info("resumed from %s", checkpoint)
+
+
+def _collect_values(collected: Collected) -> dict[str, float]:
+    return {"seconds/generate": collected.generate_s, "seconds/judge": collected.judge_s}
+
+
+def _sync_values(sync: SyncStats) -> dict[str, float]:
+    return {
+        "seconds/sync": sync.gather_s + sync.load_s,
+        "seconds/sync_gather": sync.gather_s,
+        "seconds/sync_load": sync.load_s,
+        "sync_mib": sync.num_bytes / 2**20,
+    }
+
+
+def _learner_values(stats: LearnerStats) -> dict[str, float]:
+    return {
+        "loss": stats.loss,
+        "policy_loss": stats.policy_loss,
+        "kl": stats.kl,
+        "entropy": stats.entropy,
+        "clip_fraction": stats.clip_fraction,
+        "grad_norm": stats.grad_norm,
+        "lr": stats.lr,
+        "updates": stats.num_updates,
+        "skipped_updates": stats.num_skipped,
+        "sequences": stats.num_sequences,
+        "completion_tokens": stats.num_tokens,
+        "forward_tokens": stats.num_forward_tokens,
+        "mismatch_kl": stats.mismatch_kl,
+        "mismatch_max": stats.mismatch_max,
+        "seconds/update_fetch": stats.fetch_s,
+        "seconds/update_vision": stats.vision_s,
+        "seconds/update_reference": stats.reference_s,
+        "seconds/update_policy": stats.policy_s,
+        "seconds/update_optimizer": stats.optimizer_s,
+    }
+
+
+def headline(values: dict[str, float]) -> str:
+    """The figures beside the progress bar; those that a step does not have are left out."""
+    shown = (
+        ("reward", "reward/mean", ".3f"),
+        ("cser", "reward/cser", ".3f"),
+        ("tokens", "rollout/tokens", ".0f"),
+        ("kl", "kl", ".4f"),
+        ("mismatch", "mismatch_kl", ".1e"),
+    )
+    phases = "/".join(f"{values.get(f'seconds/{name}', 0):.1f}" for name in ("generate", "judge", "update", "sync"))
+    figures = [f"{name} {values[key]:{form}}" for name, key, form in shown if key in values]
+    return "  ".join([*figures, f"generate/judge/update/sync {phases} s"])
