@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from owlcap.config import ModelSection
 from owlcap.errors import ExportError
 from owlcap.inference.engine import Dtype
-from owlcap.training.checkpoint import load_meta
+from owlcap.training.checkpoint import Layout, load_meta
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 STATE_TAG = "engine"  # the checkpoint's folder of DeepSpeed files
 PREFIX = "policy."  # what the engine's root module calls the policy
@@ -37,23 +37,31 @@ def consolidate(checkpoint: Path, base: str, dtype: Dtype, folder: Path) -> Path
     """
     from owlcap.models.load import load_policy, load_processor, save_policy
 
-    zero_stage = load_meta(checkpoint).layout.zero_stage
+    layout = load_meta(checkpoint).layout
     model = load_policy(ModelSection(path=base, dtype=dtype, gradient_checkpointing=False))
-    weights = _weights(checkpoint, zero_stage)
-    tied = set(model.all_tied_weights_keys)  # read from the embeddings; no checkpoint has to repeat them
-    missing = model.state_dict().keys() - weights.keys() - tied
-    unknown = weights.keys() - model.state_dict().keys()
-    if missing or unknown:
-        raise ExportError(
-            f"the checkpoint lacks {len(missing)} of the base model's weights and has {len(unknown)} others, "
-            f"first {min(missing | unknown)}",
-            where=f"{checkpoint}, base model {base}",
-            cure="restore the model folder that the run started from",
-        )
-    model.load_state_dict(weights, strict=False)
+    _check_same_model(layout, model, f"{checkpoint}, base model {base}")
+    weights = _weights(checkpoint, layout.zero_stage)
+    missing, unknown = model.load_state_dict(weights, strict=False)
+    missing = set(missing) - model.all_tied_weights_keys.keys()  # a tied weight need not be stored twice
+    assert not missing, f"DeepSpeed gave back fewer weights than it saved: {missing}"
+    assert not unknown, f"DeepSpeed gave back weights that it never had: {unknown}"
     model.tie_weights()
     save_policy(model, load_processor(base), folder)
     return folder
+
+
+def _check_same_model(layout: Layout, model: nn.Module, where: str) -> None:
+    """Raise ExportError unless checkpoint and base model have parameters of the same names and shapes."""
+    saved = {name: list(shape) for name, shape, _ in layout.params}
+    present = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+    for name in sorted(saved.keys() | present.keys()):
+        if saved.get(name) != present.get(name):
+            raise ExportError(
+                f"{name} is {saved.get(name, 'missing')} in the checkpoint and {present.get(name, 'missing')} in the "
+                "model that its run started from",
+                where=where,
+                cure="restore the model folder that the run started from",
+            )
 
 
 def _weights(checkpoint: Path, zero_stage: int) -> dict[str, Tensor]:
