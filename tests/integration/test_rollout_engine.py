@@ -165,6 +165,21 @@ def test_a_caller_that_stops_early_leaves_the_engine_clean(engine, ask):
     assert len(engine.generate([ask(3)])) == 1
 
 
+def test_one_call_is_read_at_a_time(engine, ask):
+    results = engine.stream([ask(0, replace(SAMPLED, max_new_tokens=2)), ask(1)])
+    next(results)
+    with pytest.raises(RolloutError, match="another call"):
+        engine.generate([ask(2)])
+    results.close()
+
+
+def test_completions_depend_on_the_requests_and_not_on_what_was_asked_before(engine, ask):
+    requests = [ask(i, replace(SAMPLED, seed=10 * i)) for i in range(3)]
+    first = generate(engine, *requests)
+    generate(engine, ask(1), ask(3))
+    assert [group.completions for group in generate(engine, *requests)] == [group.completions for group in first]
+
+
 def test_vision_tokens_are_never_drawn_even_where_the_policy_wants_them(engine, ask, original, tiny_policy):
     banned = list(vision_token_ids(AutoProcessor.from_pretrained(tiny_policy)))
     (before,) = generate(engine, ask(sampling=GREEDY))
