@@ -19,7 +19,7 @@ from owlcap.export.card import HERE, render_card
 from owlcap.export.check import CheckFigures, check_folder
 from owlcap.export.checkpoint import consolidate
 from owlcap.export.probe import probe_sample
-from owlcap.export.serve import serve_arguments, serve_line, this_python
+from owlcap.export.serve import serve_arguments, serve_line, server_arguments
 from owlcap.export.source import ExportSource, find_source
 from owlcap.inference.engine import Dtype, engine_settings, read_model_config, stored_dtype
 from owlcap.inference.settings import PolicySettings, write_settings
@@ -73,7 +73,7 @@ def export(
 
     Args:
         source: a run directory, one of its checkpoints, or a Hugging Face folder.
-        name: what the policy is called when served; None takes the folder's name.
+        name: what the policy is called when served; None takes the source's name, else that of the folder `out`.
         dtype: of the weights; None keeps the source's.
         sample: the clip of the check; None takes one of the run's data, or a synthetic one.
         video: how the policy's videos are sampled; None takes what the source says, else the defaults.
@@ -90,24 +90,24 @@ def export(
     if out.exists():
         raise ExportError("the folder to write exists already", where=str(out), cure="choose another, or remove it")
     known = found.settings or PolicySettings()
-    settings = PolicySettings(video or known.video, prompt or known.prompt, known.max_new_tokens)
-    name = name or out.name
+    settings = PolicySettings(
+        video or known.video, prompt or known.prompt, known.max_new_tokens, name or known.name or out.name
+    )
     staging = _make_staging(out)
     try:
         folder, model = staging / out.name, _model_folder(found, staging, dtype)
         kept = dtype or stored_dtype(read_model_config(model))
         _write_policy(model, folder, settings, kept)
         figures = _check(folder, model, kept, sample or probe_sample(found.config, settings, staging), settings)
-        engine = engine_settings(folder, settings)
-        here = serve_line(serve_arguments(HERE, engine, name=name))
-        card = render_card(name, found, settings, figures, here, versions())
+        name = settings.name or out.name
+        line = serve_line(server_arguments(HERE, engine_settings(folder, settings), name=name))
+        card = render_card(name, found, settings, figures, line, versions())
         (folder / "README.md").write_text(card, encoding="utf-8")
         _publish(folder, out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     num_bytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    command = serve_arguments(str(out), engine, name=name, python=this_python())
-    report = ExportReport(out, figures, settings, tuple(command), num_bytes)
+    report = ExportReport(out, figures, settings, tuple(serve_arguments(out)), num_bytes)
     if show:
         show(report.text())
     return report

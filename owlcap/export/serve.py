@@ -11,11 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from owlcap.config import VideoSection
+from owlcap.inference.engine import engine_settings
+from owlcap.inference.settings import PolicySettings, find_settings
 from rollout.settings import RolloutEngineSettings
 
 
-def serve_arguments(folder: str, engine: RolloutEngineSettings, *, name: str, python: str = "python") -> list[str]:
-    """Program and arguments that serve the policy at `folder` with the lengths and sampling of `engine`.
+def serve_arguments(folder: Path) -> list[str]:
+    """Program and arguments that serve an exported folder on this machine."""
+    settings = find_settings(folder) or PolicySettings()
+    engine = engine_settings(folder, settings)
+    return server_arguments(str(folder), engine, name=settings.name or folder.name, python=_python())
+
+
+def server_arguments(folder: str, engine: RolloutEngineSettings, *, name: str, python: str = "python") -> list[str]:
+    """Program and arguments that serve a policy with the lengths and the video sampling of `engine`.
 
     `vllm serve` looks for a distribution named vllm, which the CPU build is not: there the server's module is run.
     """
@@ -51,7 +60,7 @@ def _json(values: dict) -> str:
     return json.dumps(values, separators=(",", ":"))
 
 
-def this_python() -> str:
+def _python() -> str:
     """`python` where that starts this environment, else this interpreter's path."""
     found = shutil.which("python")
     same = found is not None and os.path.samefile(Path(found).parent, Path(sys.executable).parent)

@@ -5,6 +5,7 @@ Captions come from vLLM: `generate` of transformers places text after a video ot
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from owlcap import errors
@@ -45,7 +46,7 @@ def caption_video(
         raise ConfigError(f"max_new_tokens is {max_new_tokens}", allowed="1 or more")
     folder = model_folder(model)
     known = find_settings(folder) or PolicySettings()
-    settings = PolicySettings(video_section or known.video, prompt or known.prompt, known.max_new_tokens)
+    settings = replace(known, video=video_section or known.video, prompt=prompt or known.prompt)
     engine = engine_settings(folder, settings, max_new_tokens=max_new_tokens)
     sample = Sample("video", str(video), settings.prompt, "", "")
     with VideoLoader(settings.video) as loader:  # first: a bad file is told at once, not after the engine's start

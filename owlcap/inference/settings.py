@@ -22,11 +22,12 @@ DEFAULT_MAX_NEW_TOKENS = 1024
 
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
-    """Video sampling, question and answer length that a policy was trained with."""
+    """Video sampling, question and answer length that a policy was trained with, and its name when served."""
 
     video: VideoSection = field(default_factory=VideoSection)
     prompt: str = DEFAULT_PROMPT
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
+    name: str | None = None  # None: its folder's
 
 
 def write_settings(folder: Path, settings: PolicySettings) -> None:
@@ -35,6 +36,7 @@ def write_settings(folder: Path, settings: PolicySettings) -> None:
         "video": settings.video.model_dump(mode="json"),
         "prompt": settings.prompt,
         "max_new_tokens": settings.max_new_tokens,
+        "name": settings.name,
     }
     (folder / SETTINGS_FILE).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -51,7 +53,10 @@ def find_settings(folder: str | Path) -> PolicySettings | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return PolicySettings(
-            VideoSection.model_validate(values["video"]), str(values["prompt"]), int(values["max_new_tokens"])
+            VideoSection.model_validate(values["video"]),
+            str(values["prompt"]),
+            int(values["max_new_tokens"]),
+            values["name"],
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(

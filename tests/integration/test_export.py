@@ -47,7 +47,7 @@ def test_the_folder_is_complete_and_nothing_else_is_left(exported: ExportReport)
     assert names >= {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
     assert names >= {"processor_config.json", "chat_template.jinja", "owlcap.json", "README.md"}
     assert [path.name for path in exported.folder.parent.iterdir()] == ["owl"]
-    assert find_settings(exported.folder) == PolicySettings(VIDEO, PROMPT)
+    assert find_settings(exported.folder) == PolicySettings(VIDEO, PROMPT, name="owl")
 
 
 def test_the_card_tells_the_checks_figures(exported: ExportReport) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 from owlcap.config import RolloutSection, VideoSection
-from owlcap.export.serve import serve_arguments, serve_line
+from owlcap.export.serve import serve_arguments, serve_line, server_arguments
+from owlcap.inference.settings import PolicySettings, write_settings
 from rollout.settings import RolloutEngineSettings
 
 CPU = RolloutEngineSettings(
@@ -24,7 +26,7 @@ def option(arguments: list[str], name: str) -> str:
 
 
 def test_the_cpu_build_is_started_by_its_module_with_a_bounded_cache() -> None:
-    arguments = serve_arguments("out dir", CPU, name="owl")
+    arguments = server_arguments("out dir", CPU, name="owl")
     assert arguments[:5] == ["python", "-m", "vllm.entrypoints.openai.api_server", "--model", "out dir"]
     assert option(arguments, "--dtype") == "float32"
     assert option(arguments, "--max-model-len") == "512"
@@ -32,17 +34,30 @@ def test_the_cpu_build_is_started_by_its_module_with_a_bounded_cache() -> None:
 
 
 def test_the_gpu_build_is_started_by_vllm_serve() -> None:
-    arguments = serve_arguments("out", GPU, name="owl")
+    arguments = server_arguments("out", GPU, name="owl")
     assert arguments[:3] == ["vllm", "serve", "out"]
     assert option(arguments, "--dtype") == "bfloat16"
     assert "--enforce-eager" not in arguments
 
 
 def test_videos_are_sampled_with_the_policys_own_settings() -> None:
-    video = json.loads(option(serve_arguments("out", CPU, name="owl"), "--media-io-kwargs"))["video"]
+    video = json.loads(option(server_arguments("out", CPU, name="owl"), "--media-io-kwargs"))["video"]
     assert video == {"video_backend": "qwen2_vl", "fps": 6.0, "min_frames": 2, "max_frames": 12}
 
 
 def test_a_shell_splits_the_line_into_the_arguments() -> None:
-    arguments = serve_arguments("it's an out dir", CPU, name="owl")
+    arguments = server_arguments("it's an out dir", CPU, name="owl")
     assert shlex.split(serve_line(arguments)) == arguments
+
+
+def test_an_exported_folder_is_served_under_its_own_name_and_lengths(tmp_path: Path) -> None:
+    sizes = {"num_hidden_layers": 3, "num_key_value_heads": 2, "num_attention_heads": 4, "hidden_size": 128}
+    config = {"model_type": "qwen2_5_vl", "dtype": "float32", **sizes, "max_position_embeddings": 2048}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    write_settings(tmp_path, PolicySettings(VideoSection(fps=3), "What?", 56, "owl"))
+    arguments = serve_arguments(tmp_path)
+    assert str(tmp_path) in arguments
+    assert option(arguments, "--served-model-name") == "owl"
+    assert option(arguments, "--max-model-len") == "2048"
+    assert json.loads(option(arguments, "--media-io-kwargs"))["video"]["fps"] == 3.0

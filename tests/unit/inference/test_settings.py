@@ -42,7 +42,7 @@ def make_run(folder: Path, **changes: object) -> Path:
 
 
 def test_settings_read_back_as_they_were_written(tmp_path: Path) -> None:
-    settings = PolicySettings(VideoSection(fps=6, min_frames=2, max_frames=12), "Was passiert? größer", 56)
+    settings = PolicySettings(VideoSection(fps=6, min_frames=2, max_frames=12), "Was passiert? größer", 56, "owl")
     write_settings(tmp_path, settings)
     assert find_settings(tmp_path) == settings
 
