@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from owlcap.cli.console import say
+from owlcap.cli.console import progress_bar, say
 from owlcap.errors import ConfigError
 
 app = typer.Typer(help="Measure captions on held-out clips.", no_args_is_help=True)
@@ -45,14 +45,18 @@ def captions(
         raise ConfigError("--set changes a setting of --config, and there is none", cure="add --config toy_grpo")
     from owlcap.evaluation.run import run_eval_captions
 
-    run_eval_captions(
-        source,
-        data,
-        num_clips=num_clips,
-        sampled=sampled,
-        num_completions=num_completions,
-        config=run,
-        out=out,
-        against=against,
-        show=say,
-    )
+    tables: list[str] = []
+    with progress_bar("captioning") as progress:
+        run_eval_captions(
+            source,
+            data,
+            num_clips=num_clips,
+            sampled=sampled,
+            num_completions=num_completions,
+            config=run,
+            out=out,
+            against=against,
+            show=tables.append,
+            progress=progress,
+        )
+    say("\n".join(tables))  # after the bar has gone
