@@ -58,29 +58,66 @@ def encode_prompt(processor: Qwen2_5_VLProcessor, clip: VideoClip, sample: Sampl
         PromptError: no video tokens, or more than `max_tokens` tokens.
         ModelError: the checkpoint has no chat template.
     """
+    (prompt,) = _encode(processor, [clip], [render_prompt(processor, sample)])
+    _check(processor, prompt, sample, max_tokens)
+    return prompt
+
+
+def encode_prompts(
+    processor: Qwen2_5_VLProcessor, clips: Sequence[VideoClip], samples: Sequence[Sample], max_tokens: int
+) -> list[Prompt | PromptError]:
+    """`encode_prompt` of several samples at once (twice as fast for short clips), an error in place of a bad one.
+
+    Raises:
+        ModelError: the checkpoint has no chat template.
+    """
+    answers: list[Prompt | PromptError | None] = []
+    texts: list[str] = []
+    for sample in samples:
+        try:
+            texts.append(render_prompt(processor, sample))
+            answers.append(None)
+        except PromptError as error:
+            answers.append(error)
+    usable = [i for i, answer in enumerate(answers) if answer is None]
+    for i, prompt in zip(usable, _encode(processor, [clips[i] for i in usable], texts), strict=True):
+        try:
+            _check(processor, prompt, samples[i], max_tokens)
+            answers[i] = prompt
+        except PromptError as error:
+            answers[i] = error
+    return [answer for answer in answers if answer is not None]
+
+
+def _encode(processor: Qwen2_5_VLProcessor, clips: Sequence[VideoClip], texts: Sequence[str]) -> list[Prompt]:
+    """One run of the processor over several rendered prompts and their clips."""
+    if not clips:
+        return []
+    import torch
     from transformers.video_utils import VideoMetadata
 
-    frames, metadata = video_item(clip)
-    metadata = VideoMetadata(**{key: value for key, value in metadata.items() if key != "do_sample_frames"})
+    items = [video_item(clip) for clip in clips]
+    metadata = [{key: value for key, value in item[1].items() if key != "do_sample_frames"} for item in items]
     encoded = processor(
-        text=[render_prompt(processor, sample)],
-        videos=[frames],
-        video_metadata=[metadata],  # type: ignore[call-arg]
-        return_tensors="pt",  # type: ignore[call-arg]
+        text=list(texts),
+        videos=[frames for frames, _ in items],
+        video_metadata=[VideoMetadata(**values) for values in metadata],  # type: ignore[call-arg]
         **PROCESSOR_KWARGS,  # type: ignore[arg-type]
     )
-    token_ids = tuple(encoded["input_ids"][0].tolist())
-    check_length(token_ids, sample, max_tokens)
-    if processor.video_token_id not in token_ids:
+    grids = [(t, h, w) for t, h, w in torch.as_tensor(encoded["video_grid_thw"]).tolist()]
+    pixels = torch.as_tensor(encoded["pixel_values_videos"]).split([t * h * w for t, h, w in grids])
+    # As float32 numbers, which is what vLLM computes positions with: 1/3 must truncate the same way.
+    seconds = torch.as_tensor(encoded["second_per_grid_ts"], dtype=torch.float32).tolist()
+    return [
+        Prompt(tuple(ids), VisionInputs(patches.numpy(), grid, second))
+        for ids, patches, grid, second in zip(encoded["input_ids"], pixels, grids, seconds, strict=True)
+    ]
+
+
+def _check(processor: Qwen2_5_VLProcessor, prompt: Prompt, sample: Sample, max_tokens: int) -> None:
+    check_length(prompt.token_ids, sample, max_tokens)
+    if processor.video_token_id not in prompt.token_ids:
         raise PromptError("the prompt has no video tokens", where=sample.id, cure="check the processor's files")
-    t, h, w = encoded["video_grid_thw"][0].tolist()
-    vision = VisionInputs(
-        pixel_values_videos=encoded["pixel_values_videos"].numpy(),
-        video_grid_thw=(t, h, w),
-        # As a float32 number, which is what vLLM computes positions with: 1/3 must truncate the same way.
-        second_per_grid_ts=encoded["second_per_grid_ts"][0].float().item(),
-    )
-    return Prompt(token_ids, vision)
 
 
 def video_item(clip: VideoClip) -> tuple[Any, dict[str, Any]]:

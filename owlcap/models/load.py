@@ -35,6 +35,8 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration
 
+    from owlcap.models.patch_embed import use_patch_product
+
     folder = model_folder(model.path)
     check_folder(folder)
     attention: str | dict[str, str] = model.attention
@@ -58,6 +60,7 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
             where=str(folder),
             cure="download or export the folder again",
         )
+    use_patch_product(policy)
     freeze(policy, vision=model.freeze_vision, projector=model.freeze_projector)
     if model.gradient_checkpointing:
         policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
