@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from owlcap.config import DataSection, VideoSection
-from owlcap.data.prompts import encode_completion, encode_prompt, expected_token_ids, render_prompt
+from owlcap.data.prompts import encode_completion, encode_prompt, encode_prompts, expected_token_ids, render_prompt
 from owlcap.data.video import VideoLoader
-from owlcap.errors import DataError
+from owlcap.errors import DataError, PromptError
 from owlcap.models.logprobs import vision_features
-from owlcap.types import Prompt, Sample, VisionInputs
+from owlcap.types import Prompt, Sample, VideoClip, VisionInputs
 from sft.collate import SftItem
 from sft.features import ClipFeatures, FeatureCache, clip_key
 from sft.unusable import BadClip
@@ -23,7 +23,7 @@ from sft.unusable import BadClip
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
-CLIPS_PER_FORWARD = 32  # of the vision tower while features are computed
+CLIPS_PER_FORWARD = 8  # of the vision tower while features are computed; more only overflow the CPU's caches
 NO_PATCHES = np.zeros((0, 0), dtype=np.float32)
 
 
@@ -72,12 +72,14 @@ class ClipSource:
 
     def _load(self, index: int) -> SftItem | BadClip:
         sample = self.samples[index]
+        clip = self._decode(sample)
+        if isinstance(clip, BadClip):
+            return clip
         try:
-            clip = self._loader.load(sample)
             with self._processor_lock:
                 prompt = encode_prompt(self.processor, clip, sample, self.data.max_prompt_tokens)
                 return SftItem(prompt, encode_completion(self.processor, sample.caption))
-        except DataError as error:
+        except PromptError as error:
             return BadClip(sample.id, str(error))
 
     def _from_cache(self, index: int, cache: FeatureCache) -> SftItem | BadClip:
@@ -102,24 +104,31 @@ class ClipSource:
         missing = {key: i for key, i in missing.items() if key not in self.cache}
         bad: list[BadClip] = []
         keys: list[str] = []
-        clips: list[ClipFeatures] = []
-        for part in _parts(list(missing.items()), CLIPS_PER_FORWARD):
-            prompts = []
-            for (key, _), loaded in zip(part, self._threads.map(self._prompt, [i for _, i in part]), strict=True):
-                if isinstance(loaded, BadClip):
-                    bad.append(loaded)
-                else:
-                    prompts.append(loaded)
-                    keys.append(key)
-            clips += _forward(model, prompts)
-        return bad, self.cache.write(keys, clips) if clips else 0
+        features: list[ClipFeatures] = []
+        for part in self._decoded(list(missing.items())):
+            bad += [clip for _, _, clip in part if isinstance(clip, BadClip)]
+            part = [(key, sample, clip) for key, sample, clip in part if isinstance(clip, VideoClip)]
+            samples = [sample for _, sample, _ in part]
+            clips = [clip for _, _, clip in part]
+            prompts = encode_prompts(self.processor, clips, samples, self.data.max_prompt_tokens)
+            bad += [BadClip(s.id, str(p)) for s, p in zip(samples, prompts, strict=True) if isinstance(p, PromptError)]
+            keys += [key for (key, _, _), p in zip(part, prompts, strict=True) if isinstance(p, Prompt)]
+            features += _forward(model, [p for p in prompts if isinstance(p, Prompt)])
+        return bad, self.cache.write(keys, features) if keys else 0
 
-    def _prompt(self, index: int) -> Prompt | BadClip:
-        sample = self.samples[index]
+    def _decoded(self, wanted: Sequence[tuple[str, int]]) -> Iterator[list[tuple[str, Sample, VideoClip | BadClip]]]:
+        """Clips in parts of CLIPS_PER_FORWARD; while one part is used, the next is being decoded."""
+        parts = [wanted[i : i + CLIPS_PER_FORWARD] for i in range(0, len(wanted), CLIPS_PER_FORWARD)]
+        coming: list[list[Future[VideoClip | BadClip]]] = []
+        for number, part in enumerate(parts):
+            for ahead in parts[number + len(coming) : number + 2]:
+                coming.append([self._threads.submit(self._decode, self.samples[index]) for _, index in ahead])
+            clips = [future.result() for future in coming.pop(0)]
+            yield [(key, self.samples[index], clip) for (key, index), clip in zip(part, clips, strict=True)]
+
+    def _decode(self, sample: Sample) -> VideoClip | BadClip:
         try:
-            clip = self._loader.load(sample)
-            with self._processor_lock:
-                return encode_prompt(self.processor, clip, sample, self.data.max_prompt_tokens)
+            return self._loader.load(sample)
         except DataError as error:
             return BadClip(sample.id, str(error))
 
@@ -127,11 +136,6 @@ class ClipSource:
         """End the decoder processes and threads."""
         self._threads.shutdown(cancel_futures=True)
         self._loader.close()
-
-
-def _parts(values: list[tuple[str, int]], size: int) -> Iterator[list[tuple[str, int]]]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
 
 
 @torch.no_grad()
