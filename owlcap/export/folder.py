@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from owlcap.config import ModelSection, VideoSection
-from owlcap.errors import ExportError, OwlcapError
+from owlcap.errors import CheckpointError, ExportError, OwlcapError
 from owlcap.export.card import HERE, render_card
 from owlcap.export.check import CheckFigures, check_folder
 from owlcap.export.checkpoint import consolidate
@@ -44,13 +44,15 @@ class ExportReport:
 
     def text(self) -> str:
         """What the command line shows."""
-        figures = self.figures
+        figures, video = self.figures, self.settings.video
         return "\n".join(
             (
                 f"exported to {self.folder} ({self.num_bytes / 2**20:.1f} MiB, {figures.dtype})",
                 f"checked over {figures.num_tokens} caption tokens: transformers against the source differs by at most "
                 f"{figures.source_max:.1e}, vLLM against transformers by {figures.vllm_max:.1e} "
                 f"(mean {figures.vllm_mean:.1e})",
+                f"videos at {video.fps:g} frames a second, {video.min_frames} to {video.max_frames} frames; question: "
+                f"{self.settings.prompt}",
                 f"its caption of the probe clip: {figures.caption}",
                 "serve it with:",
                 self.serve_line,
@@ -84,7 +86,7 @@ def export(
         ExportError: `source` holds no policy, `out` exists or cannot be written, or the folder does not
             reproduce the source; nothing is then left at `out`.
         ModelError: the source, or the model that a checkpoint's run started from, cannot be loaded.
-        CheckpointError: the checkpoint is not complete, or the disk is full.
+        CheckpointError: the checkpoint is not complete.
     """
     found, out = find_source(source), Path(out).absolute()
     if out.exists():
@@ -119,11 +121,11 @@ def _make_staging(out: Path) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     except OSError as error:
-        raise _not_writable(out, error) from error
+        raise _not_writable(out, error.strerror or str(error)) from error
 
 
-def _not_writable(out: Path, error: OSError) -> ExportError:
-    what = f"the folder cannot be written: {error.strerror or error}"
+def _not_writable(out: Path, reason: str) -> ExportError:
+    what = f"the folder cannot be written: {reason}"
     return ExportError(what, where=str(out), cure="free some space, or choose a folder you can write to")
 
 
@@ -143,11 +145,13 @@ def _write_policy(model: Path, folder: Path, settings: PolicySettings, dtype: Dt
 
     policy = load_policy(ModelSection(path=str(model), dtype=dtype, gradient_checkpointing=False))
     policy.config.use_cache = True  # off for training only
-    save_policy(policy, load_processor(model, settings.video), folder)
     try:
+        save_policy(policy, load_processor(model, settings.video), folder)
         write_settings(folder, settings)
+    except CheckpointError as error:
+        raise _not_writable(folder, error.what) from error
     except OSError as error:
-        raise _not_writable(folder, error) from error
+        raise _not_writable(folder, error.strerror or str(error)) from error
 
 
 def _check(folder: Path, source: Path, dtype: Dtype, sample: Sample, settings: PolicySettings) -> CheckFigures:
@@ -172,4 +176,4 @@ def _publish(folder: Path, out: Path) -> None:
     try:
         replace_folder(folder, out)
     except OSError as error:
-        raise _not_writable(out, error) from error
+        raise _not_writable(out, error.strerror or str(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import signal
 import socket
@@ -79,6 +80,17 @@ def test_a_folder_that_cannot_be_checked_is_not_kept(tiny_policy: Path, tmp_path
     with pytest.raises(ExportError, match="could not be checked") as error:
         export(tiny_policy, tmp_path / "owl", video=VIDEO, sample=missing)
     assert error.value.where == missing.video
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing(tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_half(self, folder, **_) -> None:  # type: ignore[no-untyped-def]
+        (Path(folder) / "model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", write_half)
+    with pytest.raises(ExportError, match=r"cannot be written: .*No space left on device"):
+        export(tiny_policy, tmp_path / "owl", video=VIDEO, prompt=PROMPT)
     assert list(tmp_path.iterdir()) == []
 
 
