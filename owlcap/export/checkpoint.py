@@ -6,6 +6,8 @@ gives the architecture, the processor and the tokenizer.
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +72,8 @@ def _weights(checkpoint: Path, zero_stage: int) -> dict[str, Tensor]:
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     if zero_stage > 0:
-        state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), tag=STATE_TAG)
+        with redirect_stdout(sys.stderr):  # it prints what it does
+            state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), tag=STATE_TAG)
     else:
         states = checkpoint / STATE_TAG / "mp_rank_00_model_states.pt"
         state = torch.load(states, map_location="cpu", weights_only=False)["module"]
