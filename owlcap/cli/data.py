@@ -49,4 +49,4 @@ def toy(
         from owlcap.models.base import make_base
 
         video = load_run("toy_sft").video
-        say(f"base model: {make_base(base, read_rows(world.train), video, seed)}")
+        say(make_base(base, read_rows(world.train), video, seed).text())
