@@ -11,6 +11,7 @@ from pathlib import Path
 from owlcap.config import SftRun
 from owlcap.logging import get_logger, setup_logging
 from owlcap.metrics import MetricsWriter
+from owlcap.models.load import check_folder, model_folder
 from owlcap.runs import RunDir
 from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore, DataCursor, Layout, check_layout, load_meta
 from owlcap.training.cluster import start_ray
@@ -55,9 +56,11 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
     Raises:
         OwlcapError: with what to do; checkpoints written so far stay usable.
     """
+    check_folder(model_folder(cfg.model.path))
+    plan = SftPlan.of(cfg)
     run = RunDir.create(cfg, resume)
     setup_logging(folder=run.logs)
-    plan = SftPlan.of(cfg)
+    cfg = _absolute(cfg)
     spec = TrainingSpec(
         model=cfg.model,
         video=cfg.video,
@@ -67,7 +70,7 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
         seed=cfg.seed,
         threads=cfg.cluster.threads_per_actor,
     )
-    task = SftTask(_absolute(cfg).data, cfg.sft, str(run.path / "features"))
+    task = SftTask(cfg.data, cfg.sft, str(run.path / "features"))
     with start_ray(cfg.cluster, run.path):
         group = make_worker_group(SftWorker, (spec, task), cfg.cluster)
         try:
@@ -77,10 +80,12 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
 
 
 def _absolute(cfg: SftRun) -> SftRun:
-    """Ranks do not run in the driver's folder: data paths become absolute."""
+    """Ranks may not run in the driver's folder: paths become absolute. A model's Hub name stays one."""
     validation = cfg.data.validation and str(Path(cfg.data.validation).absolute())
     data = cfg.data.model_copy(update={"train": str(Path(cfg.data.train).absolute()), "validation": validation})
-    return cfg.model_copy(update={"data": data})
+    path = Path(cfg.model.path)
+    model = cfg.model.model_copy(update={"path": str(path.absolute())}) if path.is_dir() else cfg.model
+    return cfg.model_copy(update={"data": data, "model": model})
 
 
 class _Trainer:
@@ -108,7 +113,9 @@ class _Trainer:
             self.plan.total_steps,
         )
         step = self._restore(reports[0].layout) if resume else 0
-        metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=step if resume else None)
+        # A run that crashed before its first checkpoint starts anew: nothing it wrote is kept, step 0 included.
+        resumed_at = (step or -1) if resume else None
+        metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=resumed_at)
         failed = True
         try:
             self._train(step, metrics, reports[0].layout)

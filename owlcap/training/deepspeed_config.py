@@ -47,7 +47,8 @@ def deepspeed_settings(optimizer: OptimizerSection, deepspeed: DeepSpeedSection,
     }
     if dtype == "bf16":
         settings["bf16"] = {"enabled": True, "check_grad_overflow": True}
-        if stage >= 2:  # the stages whose gradients may be accumulated in fp32
+        # Stages 0 and 1 cannot accumulate in fp32, and stage 2 with an offloaded optimizer keeps a skipped step's NaN.
+        if stage == 3 or (stage == 2 and not deepspeed.offload_optimizer):
             settings["data_types"] = {"grad_accum_dtype": "fp32"}
     return settings
 

@@ -45,14 +45,14 @@ class Probe(TrainingWorker):
     """Trains a fresh engine with any settings on the same eight samples, divided over the ranks."""
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
-    def train(self, stage: int, dtype: str, num_steps: int, poison_step: int = -1) -> Trained:
-        self.make(stage, dtype)
+    def train(self, stage: int, dtype: str, num_steps: int, poison_step: int = -1, offload: bool = False) -> Trained:
+        self.make(stage, dtype, offload)
         return self.steps(num_steps, poison_step)
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
-    def make(self, stage: int, dtype: str) -> None:
+    def make(self, stage: int, dtype: str, offload: bool = False) -> None:
         section = self.spec.model.model_copy(update={"dtype": dtype})
-        deepspeed = DeepSpeedSection(zero_stage=stage)  # type: ignore[arg-type]
+        deepspeed = DeepSpeedSection(zero_stage=stage, offload_optimizer=offload)  # type: ignore[arg-type]
         self.spec = TrainingSpec(section, self.spec.video, OPTIMIZER, deepspeed, total_steps=8, seed=0)
         self.build_engine(self.load_model())
 
@@ -164,11 +164,21 @@ def test_bf16_follows_fp32(groups: tuple[WorkerGroup, WorkerGroup], plain: Train
     assert ranks[0].stats[0].grad_norm == pytest.approx(plain.stats[0].grad_norm, rel=0.03)
 
 
-@pytest.mark.parametrize(("stage", "dtype"), [(0, "fp32"), (1, "bf16"), (2, "fp32"), (3, "fp32")])
+@pytest.mark.parametrize(
+    ("stage", "dtype", "offload"),
+    [
+        (0, "fp32", False),
+        (0, "bf16", False),
+        (1, "bf16", False),
+        (2, "fp32", False),
+        (2, "bf16", True),
+        (3, "bf16", True),
+    ],
+)
 def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_all(
-    groups: tuple[WorkerGroup, WorkerGroup], stage: int, dtype: str
+    groups: tuple[WorkerGroup, WorkerGroup], stage: int, dtype: str, offload: bool
 ) -> None:
-    ranks: list[Trained] = gather(groups[1].train(stage, dtype, 3, 1), DEADLINE_S, "training")
+    ranks: list[Trained] = gather(groups[1].train(stage, dtype, 3, 1, offload), DEADLINE_S, "training")
     for rank in ranks:
         assert [stats.skipped for stats in rank.stats] == [False, True, False]
         assert rank.stats[2].num_skipped == 1
