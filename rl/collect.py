@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from owlcap.config import RewardsSection, RolloutSection
-from owlcap.evaluation.scoring import GroupScorerPool, GroupScoring
+from owlcap.evaluation.scoring import CaptionScorer, GroupScorerPool, GroupScoring
 from owlcap.types import RolloutFailure, RolloutGroup, Sample, SamplingSettings, ScoredGroup
 from rl.state import sampling_seed
 from rollout.settings import GenerationRequest
@@ -52,7 +52,10 @@ def make_requests(
 
 
 def collect(
-    pool: GroupSource, scorer: GroupScorerPool, requests: Sequence[GenerationRequest], deadline_s: float
+    pool: GroupSource,
+    scorer: GroupScorerPool | CaptionScorer,
+    requests: Sequence[GenerationRequest],
+    deadline_s: float,
 ) -> Collected:
     """Generate and score.
 

@@ -43,7 +43,7 @@ class StopSignals:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """A block that must not be cut in two: a signal that comes meanwhile raises at its end."""
+        """A block that must not be cut in two: a signal meanwhile raises at its end, a second one at once."""
         self._inside = True
         try:
             yield
@@ -53,7 +53,7 @@ class StopSignals:
             raise Interrupted(self._pending)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._inside:
+        if self._inside and self._pending is None:
             self._pending = number
         else:
             raise Interrupted(number)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from owlcap.config import RlRun
 from owlcap.data.rows import read_rows
-from owlcap.errors import DataError, OwlcapError, TrainingError
+from owlcap.errors import OwlcapError
 from owlcap.logging import get_logger, setup_logging
 from owlcap.metrics import MetricsWriter
 from owlcap.runs import RunDir
@@ -29,21 +29,21 @@ from owlcap.training.progress import progress
 from owlcap.types import Sample
 from rewards.service import RewardPool
 from rl.advantages import estimator
-from rl.collect import Collected, collect, make_requests, scoring_deadline
+from rl.collect import collect, make_requests, scoring_deadline
 from rl.evaluate import Evaluator
+from rl.figures import headline, learner_figures, sync_figures
 from rl.interrupt import Interrupted, StopSignals
 from rl.learner_client import LearnerClient
+from rl.limits import check_limits
 from rl.losses import policy_loss_fn
 from rl.placement import evaluates_at, joined_cluster, plan
 from rl.state import PromptOrder, TrainerState, load_state, num_steps, save_state
-from rl.stats import LearnerStats
 from rl.step import StepBatch, assemble, write_rows
-from rl.weight_sync import SyncStats, sync_weights
+from rl.weight_sync import sync_weights
 from rollout.pool import RolloutPool
 from rollout.settings import RolloutEngineSettings
 
 logger = get_logger(__name__)
-MIN_PROMPTS_TO_JUDGE_DATA = 50  # before that many, a share of bad clips says little
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +166,12 @@ class _Trainer:
         collected = collect(self.actors.pool, self.actors.rewards, requests, self.deadline_s)
         batch = assemble(collected.results, self.cfg.algorithm, step)
         write_rows(batch.rows, self.run_dir.rollouts_file(step))
-        self._check(batch, step)
-        values = dict(batch.values) | _collect_values(collected)
+        for row in batch.rows:
+            if row.failure:
+                logger.warning("step %d: no captions of %s (%s): %s", step, row.id, row.video, row.failure)
+        check_limits(batch, self.state, self.cfg)
+        values = dict(batch.values)
+        values |= {"seconds/generate": collected.generate_s, "seconds/judge": collected.judge_s}
         with self.stop.whole():
             if batch.groups:
                 values |= self._update(batch)
@@ -175,7 +179,7 @@ class _Trainer:
             try:
                 if batch.groups:
                     sync = sync_weights(self.actors.learner, self.actors.pool, self.state.policy_version)
-                    values |= _sync_values(sync)
+                    values |= sync_figures(sync)
             finally:
                 values["seconds/step"] = time.perf_counter() - started
                 values["rollout/restarts"] = self.actors.pool.num_restarts
@@ -188,7 +192,7 @@ class _Trainer:
         self.learner_is_whole = False
         stats = self.actors.learner.update(batch.groups, batch.num_prompt_tokens)
         self.learner_is_whole = True
-        return _learner_values(stats) | {"seconds/update": time.perf_counter() - started}
+        return learner_figures(stats) | {"seconds/update": time.perf_counter() - started}
 
     def _advance(self, batch: StepBatch, num_prompts: int) -> None:
         state = self.state
@@ -200,38 +204,6 @@ class _Trainer:
             num_prompts=state.num_prompts + num_prompts,
             num_failed=state.num_failed + batch.num_failed,
         )
-
-    def _check(self, batch: StepBatch, step: int) -> None:
-        """Log prompts without a group.
-
-        Raises:
-            DataError: too many of them since the start of the run.
-            TrainingError: too many rollouts of this step are unscored.
-        """
-        failures = [row for row in batch.rows if row.failure]
-        for row in failures:
-            logger.warning("step %d: no captions of %s (%s): %s", step, row.id, row.video, row.failure)
-        num_failed = self.state.num_failed + batch.num_failed
-        num_prompts = self.state.num_prompts + len(batch.rows)
-        allowed = self.cfg.data.max_bad_rows_share
-        if num_prompts >= MIN_PROMPTS_TO_JUDGE_DATA and num_failed > allowed * num_prompts:
-            first = next((row for row in failures), None)
-            raise DataError(
-                f"{num_failed} of {num_prompts} prompts gave no captions"
-                + (f", last {first.id}: {first.failure}" if first else ""),
-                where=f"{self.cfg.data.train} (each is named in {self.run_dir.rollouts})",
-                allowed=f"data.max_bad_rows_share={allowed:g}",
-                cure="mend or remove those rows, or raise data.max_bad_rows_share; then go on with --resume",
-            )
-        limit = self.cfg.rewards.max_unscored_share
-        if batch.unscored_share > limit:
-            reasons = {c.unscored for row in batch.rows for c in row.completions if c.unscored}
-            raise TrainingError(
-                f"{batch.unscored_share:.0%} of the rollouts could not be scored",
-                where=f"step {step}: " + "; ".join(sorted(reasons)[:3]),
-                allowed=f"rewards.max_unscored_share={limit:g} of a step",
-                cure="mend the judge (or raise its deadlines), then go on with --resume",
-            )
 
     def _evaluate_if_due(self, metrics: MetricsWriter) -> None:
         step = self.state.step
@@ -269,54 +241,3 @@ class _Trainer:
         self.saved_step = self.state.step
         sync_weights(self.actors.learner, self.actors.pool, self.state.policy_version)
         logger.info("resumed from %s", checkpoint)
-
-
-def _collect_values(collected: Collected) -> dict[str, float]:
-    return {"seconds/generate": collected.generate_s, "seconds/judge": collected.judge_s}
-
-
-def _sync_values(sync: SyncStats) -> dict[str, float]:
-    return {
-        "seconds/sync": sync.gather_s + sync.load_s,
-        "seconds/sync_gather": sync.gather_s,
-        "seconds/sync_load": sync.load_s,
-        "sync_mib": sync.num_bytes / 2**20,
-    }
-
-
-def _learner_values(stats: LearnerStats) -> dict[str, float]:
-    return {
-        "loss": stats.loss,
-        "policy_loss": stats.policy_loss,
-        "kl": stats.kl,
-        "entropy": stats.entropy,
-        "clip_fraction": stats.clip_fraction,
-        "grad_norm": stats.grad_norm,
-        "lr": stats.lr,
-        "updates": stats.num_updates,
-        "skipped_updates": stats.num_skipped,
-        "sequences": stats.num_sequences,
-        "completion_tokens": stats.num_tokens,
-        "forward_tokens": stats.num_forward_tokens,
-        "mismatch_kl": stats.mismatch_kl,
-        "mismatch_max": stats.mismatch_max,
-        "seconds/update_fetch": stats.fetch_s,
-        "seconds/update_vision": stats.vision_s,
-        "seconds/update_reference": stats.reference_s,
-        "seconds/update_policy": stats.policy_s,
-        "seconds/update_optimizer": stats.optimizer_s,
-    }
-
-
-def headline(values: dict[str, float]) -> str:
-    """The figures beside the progress bar; those that a step does not have are left out."""
-    shown = (
-        ("reward", "reward/mean", ".3f"),
-        ("cser", "reward/cser", ".3f"),
-        ("tokens", "rollout/tokens", ".0f"),
-        ("kl", "kl", ".4f"),
-        ("mismatch", "mismatch_kl", ".1e"),
-    )
-    phases = "/".join(f"{values.get(f'seconds/{name}', 0):.1f}" for name in ("generate", "judge", "update", "sync"))
-    figures = [f"{name} {values[key]:{form}}" for name, key, form in shown if key in values]
-    return "  ".join([*figures, f"generate/judge/update/sync {phases} s"])

@@ -1,0 +1,56 @@
+"""Signals end a run between two updates, never within one."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from rl.interrupt import Interrupted, StopSignals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_raises_at_once(number: signal.Signals) -> None:
+    with pytest.raises(Interrupted, match=number.name) as caught, StopSignals():
+        signal.raise_signal(number)
+    assert caught.value.exit_code == 128 + number
+
+
+def signalled_inside(done: list[str], times: int = 1) -> None:
+    with StopSignals() as stop:
+        with stop.whole():
+            for _ in range(times):
+                signal.raise_signal(signal.SIGTERM)
+                done.append("inside")
+        done.append("after")
+
+
+def test_a_signal_within_a_whole_block_waits_for_its_end() -> None:
+    done: list[str] = []
+    with pytest.raises(Interrupted):
+        signalled_inside(done)
+    assert done == ["inside"]
+
+
+def test_a_second_signal_within_a_whole_block_does_not_wait() -> None:
+    done: list[str] = []
+    with pytest.raises(Interrupted):
+        signalled_inside(done, times=2)
+    assert done == ["inside"]
+
+
+def test_an_error_within_a_whole_block_is_not_hidden_by_the_signal() -> None:
+    def fail() -> None:
+        with StopSignals() as stop, stop.whole():
+            signal.raise_signal(signal.SIGTERM)
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail()
+
+
+def test_the_former_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with StopSignals():
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before

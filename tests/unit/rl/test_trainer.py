@@ -1,0 +1,264 @@
+"""The driver's loop with scripted actors: order, limits, checkpoints. The real actors are in tests/integration."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from owlcap.config import RlRun
+from owlcap.errors import DataError, RolloutError, TrainingError
+from owlcap.metrics import read_metrics
+from owlcap.runs import RunDir
+from owlcap.training.checkpoint import CheckpointStore, Layout, load_meta
+from owlcap.types import (
+    Completion,
+    LearnerGroup,
+    RewardBreakdown,
+    RolloutFailure,
+    RolloutGroup,
+    Sample,
+    ScoredRollout,
+    Unscored,
+)
+from rl.evaluate import Evaluator
+from rl.state import PromptOrder, load_state
+from rl.stats import LearnerStats
+from rl.trainer import Actors, _Trainer
+from rl.weight_sync import WeightBuckets
+from rollout.settings import GenerationRequest
+
+NUM_ROWS, PER_STEP = 40, 10
+
+
+@dataclass
+class Script:
+    """What happens, and what was seen."""
+
+    bad_clips: frozenset[str] = frozenset()
+    unscored_from_version: int | None = None
+    sync_fails_at: int | None = None
+    signal_at_update: int | None = None
+    asked: list[list[str]] = field(default_factory=list)
+    learned: list[list[str]] = field(default_factory=list)
+    version: int = 0
+    exported: bool = False
+
+
+class ScriptedPool:
+    """Answers in reverse order, as engines may."""
+
+    num_restarts = 0
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[RolloutGroup | RolloutFailure]:
+        self.script.asked.append([request.sample.id for request in requests])
+        for request in reversed(requests):
+            if request.sample.id in self.script.bad_clips:
+                yield RolloutFailure(request.sample, "VideoError", "the file is empty")
+                continue
+            completions = tuple(Completion((1, 2), (-0.5, -0.5), f"{i}", "stop", self.script.version) for i in range(2))
+            yield RolloutGroup(request.sample, completions, prompt=request.sample.id, num_prompt_tokens=5)
+
+    def sync(self, refs: Sequence[Any], version: int) -> None:
+        if version == self.script.sync_fails_at:
+            raise RolloutError("an engine is gone")
+        self.script.version = version
+
+    def versions(self) -> tuple[int, ...]:
+        return (self.script.version,)
+
+
+class ScriptedRewards:
+    """Scores a caption by its number; without scores from a policy version on."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    async def score_group(self, sample: Sample, captions: Sequence[str]) -> Sequence[ScoredRollout]:
+        limit = self.script.unscored_from_version
+        if limit is not None and self.script.version >= limit:
+            return [Unscored("cser", "the judge is away")] * len(captions)
+        return [RewardBreakdown(float(caption), {}) for caption in captions]
+
+    async def close(self) -> None: ...
+
+
+class ScriptedLearner:
+    """Counts updates; its checkpoint is that count."""
+
+    layout = Layout(1, 0, "fp32", ())
+
+    def __init__(self, script: Script) -> None:
+        self.script, self.updates = script, 0
+
+    def update(self, groups: Sequence[LearnerGroup], num_prompt_tokens: Sequence[int]) -> LearnerStats:
+        if len(self.script.learned) + 1 == self.script.signal_at_update:
+            signal.raise_signal(signal.SIGTERM)
+        self.script.learned.append([str(group.prompt) for group in groups])
+        self.updates += 1
+        zeros = dict.fromkeys(LearnerStats.__dataclass_fields__, 0.0)
+        return LearnerStats(**cast("dict[str, Any]", zeros))
+
+    def weights(self) -> WeightBuckets:
+        return WeightBuckets((), 0)
+
+    def save(self, folder: Path) -> None:
+        (folder / "updates").write_text(str(self.updates))
+
+    def load(self, folder: Path) -> None:
+        self.updates = int((folder / "updates").read_text())
+
+    def export(self, folder: Path) -> None:
+        self.script.exported = True
+
+
+def config(folder: Path, **changes: object) -> RlRun:
+    settings: dict[str, object] = {
+        "name": "toy",
+        "run_dir": str(folder),
+        "model": {"path": "model"},
+        "data": {"train": "train.jsonl", "max_prompt_tokens": 100},
+        "optimizer": {"lr": 1e-3},
+        "algorithm": {},
+        "num_steps": 6,
+        "rollout": {"group_size": 2, "prompts_per_step": PER_STEP, "max_new_tokens": 20, "max_model_len": 200},
+        "checkpoint": {"every_steps": 100},
+    }
+    return RlRun.model_validate(settings | changes)
+
+
+def train(cfg: RlRun, script: Script, resume: bool = False) -> tuple[Path, ScriptedLearner]:
+    samples = [Sample(f"clip-{i}", f"{i}.mp4", "Describe.", "-", "-") for i in range(NUM_ROWS)]
+    learner = ScriptedLearner(script)
+    actors = cast(Actors, Parts(learner, ScriptedPool(script), ScriptedRewards(script)))
+    order = PromptOrder(NUM_ROWS, PER_STEP, cfg.seed)
+    trainer = _Trainer(cfg, RunDir.create(cfg, resume), samples, order, Evaluator(cfg), actors)
+    return trainer.run(resume), learner
+
+
+@dataclass
+class Parts:
+    """Shaped as Actors."""
+
+    learner: ScriptedLearner
+    pool: ScriptedPool
+    rewards: ScriptedRewards
+
+
+def checkpoint(cfg: RlRun) -> Path:
+    latest = CheckpointStore(Path(cfg.run_dir) / cfg.name / "checkpoints", 1).latest()
+    assert latest is not None
+    return latest
+
+
+def test_the_learner_gets_groups_in_the_order_of_the_prompts(tmp_path: Path) -> None:
+    script = Script()
+    train(config(tmp_path), script)
+    assert script.learned == script.asked
+    assert len(script.asked) == 6
+    assert script.version == 6
+    assert script.exported
+
+
+def test_an_epoch_ends_after_every_row_was_asked_for(tmp_path: Path) -> None:
+    script = Script()
+    train(config(tmp_path), script)
+    assert sorted(id_ for step in script.asked[:4] for id_ in step) == sorted(f"clip-{i}" for i in range(NUM_ROWS))
+
+
+def test_metrics_have_a_row_a_step_and_captions_a_file(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    train(cfg, Script())
+    run = RunDir(tmp_path / "toy")
+    rows = read_metrics(run)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[0]["reward/mean"] == 0.5
+    assert {"seconds/generate", "seconds/judge", "seconds/update", "seconds/sync", "seconds/step"} <= rows[0].keys()
+    lines = run.rollouts_file(3).read_text().splitlines()
+    assert len(lines) == PER_STEP
+    assert json.loads(lines[0])["completions"][1]["reward"] == 1.0
+
+
+def test_a_bad_clip_is_counted_and_the_run_goes_on(tmp_path: Path) -> None:
+    cfg = config(tmp_path, data={"train": "train.jsonl", "max_prompt_tokens": 100, "max_bad_rows_share": 0.1})
+    script = Script(bad_clips=frozenset({"clip-7"}))
+    train(cfg, script)
+    assert sum(len(groups) for groups in script.learned) == 60 - sum("clip-7" in step for step in script.asked)
+    assert sum(row["rollout/failed"] or 0 for row in read_metrics(RunDir(tmp_path / "toy"))) >= 1
+
+
+def test_too_many_bad_clips_stop_the_run_with_a_checkpoint(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    script = Script(bad_clips=frozenset(f"clip-{i}" for i in range(0, NUM_ROWS, 2)))
+    with pytest.raises(DataError, match=r"2\d of 50 prompts gave no captions"):
+        train(cfg, script)
+    assert len(script.asked) == 5  # not before 50 prompts were asked for
+    assert load_meta(checkpoint(cfg)).step == 4
+    assert not script.exported
+
+
+def test_too_many_unscored_rollouts_stop_the_run_with_a_checkpoint(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    script = Script(unscored_from_version=3)
+    with pytest.raises(TrainingError, match="100% of the rollouts could not be scored") as caught:
+        train(cfg, script)
+    assert "the judge is away" in str(caught.value)
+    assert len(script.learned) == 3
+    state = load_state(checkpoint(cfg))
+    assert (state.step, state.policy_version, state.num_prompts) == (3, 3, 30)
+
+
+def test_a_signal_during_an_update_waits_for_it_and_the_run_can_go_on(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    script = Script(signal_at_update=3)
+    with pytest.raises(SystemExit) as caught:
+        train(cfg, script)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert len(script.learned) == 3
+    assert load_meta(checkpoint(cfg)).step == 3
+    again = Script()
+    _, learner = train(cfg, again, resume=True)
+    straight = Script()
+    train(config(tmp_path / "straight"), straight)
+    assert script.asked + again.asked == straight.asked
+    assert learner.updates == 6
+    assert [row["step"] for row in read_metrics(RunDir(tmp_path / "toy"))] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resuming_at_the_end_of_an_epoch_starts_the_next(tmp_path: Path) -> None:
+    first = config(tmp_path, num_steps=4)
+    script = Script()
+    train(first, script)
+    again = Script()
+    train(config(tmp_path, num_steps=6), again, resume=True)
+    straight = Script()
+    train(config(tmp_path / "straight"), straight)
+    assert len(again.asked) == 2
+    assert script.asked + again.asked == straight.asked
+
+
+def test_an_engine_lost_in_a_sync_leaves_a_checkpoint_of_the_update(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    script = Script(sync_fails_at=2)
+    with pytest.raises(RolloutError, match="an engine is gone"):
+        train(cfg, script)
+    assert load_state(checkpoint(cfg)).policy_version == 2
+    assert (checkpoint(cfg) / "updates").read_text() == "2"
+    assert [row["step"] for row in read_metrics(RunDir(tmp_path / "toy"))] == [1, 2]
+
+
+def test_a_step_without_any_group_changes_no_weights(tmp_path: Path) -> None:
+    cfg = config(tmp_path, num_steps=1)
+    script = Script(bad_clips=frozenset(f"clip-{i}" for i in range(NUM_ROWS)))
+    _, learner = train(cfg, script)
+    assert learner.updates == 0
+    assert script.version == 0
+    assert load_state(checkpoint(cfg)).policy_version == 0
