@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from owlcap.config import SftRun
@@ -61,6 +61,9 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
     run = RunDir.create(cfg, resume)
     setup_logging(folder=run.logs)
     cfg = _absolute(cfg)
+    checkpoint = CheckpointStore(run.checkpoints, cfg.checkpoint.keep).latest() if resume else None
+    if checkpoint is not None:
+        _check_set_up(checkpoint, cfg)
     spec = TrainingSpec(
         model=cfg.model,
         video=cfg.video,
@@ -86,6 +89,18 @@ def _absolute(cfg: SftRun) -> SftRun:
     path = Path(cfg.model.path)
     model = cfg.model.model_copy(update={"path": str(path.absolute())}) if path.is_dir() else cfg.model
     return cfg.model_copy(update={"data": data, "model": model})
+
+
+def _check_set_up(checkpoint: Path, cfg: SftRun) -> None:
+    """Before anything starts: the checkpoint is of as many ranks, of the same ZeRO stage and dtype."""
+    saved = load_meta(checkpoint).layout
+    wanted = replace(
+        saved,
+        world_size=cfg.cluster.learner_ranks,
+        zero_stage=cfg.deepspeed.zero_stage,
+        dtype=cfg.model.dtype,
+    )
+    check_layout(checkpoint, saved, wanted)
 
 
 class _Trainer:
