@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import yaml
-
 from owlcap.config import Run
+from owlcap.config_io import dump
 from owlcap.errors import ConfigError
 
 RECORDED_PACKAGES = (
@@ -146,7 +145,7 @@ class RunDir:
         return self.metrics_file.exists() or self.model.exists() or any(self.checkpoints.glob("*"))
 
     def _write_config(self, cfg: Run) -> None:
-        text = yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        text = dump(cfg)
         if self.config_file.exists() and self.config_file.read_text(encoding="utf-8") != text:
             number = 1
             while (self.path / f"config.{number}.yaml").exists():

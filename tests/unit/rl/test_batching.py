@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from owlcap.config import RlRun
 from rl.batching import GroupSize, MicroBatch, MiniBatch, plan_update
 
 SIZES = st.lists(
@@ -86,3 +89,17 @@ def test_mini_batches_take_groups_in_order() -> None:
     plan = plan_update(sizes, num_ranks=1, num_minibatches=3, tokens_per_micro_batch=1000)
     groups = [sorted(piece.group for micro in mini.ranks[0] for piece in micro.pieces) for mini in plan]
     assert groups == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_prompts_that_do_not_divide_by_ranks_are_refused_with_the_nearest_count() -> None:
+    settings = {
+        "name": "toy",
+        "model": {"path": "model"},
+        "data": {"train": "train.jsonl"},
+        "optimizer": {"lr": 1e-3},
+        "cluster": {"learner_ranks": 2},
+        "algorithm": {"num_minibatches": 2},
+        "rollout": {"prompts_per_step": 10},
+    }
+    with pytest.raises(ValidationError, match=r"prompts_per_step is 10; it must be a multiple of 4 .*use (8|12)"):
+        RlRun.model_validate(settings)

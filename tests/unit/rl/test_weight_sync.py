@@ -1,0 +1,64 @@
+"""Weights on their way to the engines: form of the arrays, and versions that must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from owlcap.errors import RolloutError
+from rl.learner_client import LearnerClient
+from rl.weight_sync import WeightBuckets, as_array, put_buckets, sync_weights
+
+
+class Learner:
+    def weights(self) -> WeightBuckets:
+        return WeightBuckets(("a reference",), num_bytes=12)  # type: ignore[arg-type]
+
+
+class Engines:
+    """Two engines; the second may miss a sync."""
+
+    def __init__(self, deaf: bool) -> None:
+        self.held, self.deaf, self.got = [0, 0], deaf, ()
+
+    def sync(self, refs: Sequence[Any], version: int) -> None:
+        self.got = tuple(refs)
+        self.held = [version, self.held[1] if self.deaf else version]
+
+    def versions(self) -> tuple[int, ...]:
+        return tuple(self.held)
+
+
+def test_all_engines_hold_the_new_version() -> None:
+    engines = Engines(deaf=False)
+    stats = sync_weights(cast(LearnerClient, Learner()), engines, version=3)
+    assert engines.versions() == (3, 3)
+    assert engines.got == ("a reference",)
+    assert stats.num_bytes == 12
+
+
+def test_an_engine_with_an_old_version_stops_the_run() -> None:
+    with pytest.raises(RolloutError, match=r"hold policy versions \(3, 0\) after a sync to 3"):
+        sync_weights(cast(LearnerClient, Learner()), Engines(deaf=True), version=3)
+
+
+def test_bfloat16_travels_as_its_bit_patterns() -> None:
+    weight = torch.tensor([1.0, -2.5, 3.140625], dtype=torch.bfloat16)
+    array = as_array(weight)
+    assert array.dtype == np.uint16
+    assert torch.equal(torch.from_numpy(array).view(torch.bfloat16), weight)
+
+
+def test_float32_is_a_view_of_the_weight_itself() -> None:
+    weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    array = as_array(weight)
+    assert np.shares_memory(array, weight.numpy())
+    assert as_array(weight.T).tolist() == [[1.0, 3.0], [2.0, 4.0]]
+
+
+def test_a_rank_without_weights_puts_nothing() -> None:
+    assert put_buckets([[], []]) == WeightBuckets((), 0)
