@@ -189,9 +189,9 @@ class AlgorithmSection(Section):
     clip_ratio: float = Field(default=0.2, gt=0)
     clip_ratio_low: float | None = None
     clip_ratio_high: float | None = None
-    loss_aggregation: Literal[
-        "token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"
-    ] = "seq-mean-token-mean"
+    loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"] = (
+        "seq-mean-token-mean"
+    )
     kl_beta: float = Field(default=0.04, ge=0)
     kl_estimator: Literal["k1", "abs", "k2", "k3"] = "k3"
     num_epochs: int = Field(default=1, gt=0)  # passes over a step's groups
@@ -297,4 +297,6 @@ def check_divides(key: str, count: int, parts: int) -> None:
     """Raise ValueError unless `count` splits evenly over `parts` learner ranks (times mini-batches)."""
     if count % parts:
         nearest = max(parts, round(count / parts) * parts)
-        raise ValueError(f"{key} is {count}; it must be a multiple of {parts} (learner ranks x mini-batches): use {nearest}")
+        raise ValueError(
+            f"{key} is {count}; it must be a multiple of {parts} (learner ranks x mini-batches): use {nearest}"
+        )

@@ -51,7 +51,9 @@ class OwlcapError(Exception):
         return (_rebuild, (type(self), self.what, self.where, self.allowed, self.cure))
 
 
-def _rebuild(cls: type[OwlcapError], what: str, where: str | None, allowed: str | None, cure: str | None) -> OwlcapError:
+def _rebuild(
+    cls: type[OwlcapError], what: str, where: str | None, allowed: str | None, cure: str | None
+) -> OwlcapError:
     return cls(what, where=where, allowed=allowed, cure=cure)
 
 
