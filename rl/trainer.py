@@ -28,6 +28,7 @@ from owlcap.training.cluster import start_ray
 from owlcap.training.progress import progress
 from owlcap.types import Sample
 from rewards.service import RewardPool
+from rewards.suite import make_suite
 from rl.advantages import estimator
 from rl.collect import collect, make_requests, scoring_deadline
 from rl.evaluate import Evaluator
@@ -36,6 +37,7 @@ from rl.interrupt import Interrupted, StopSignals
 from rl.learner_client import LearnerClient
 from rl.limits import check_limits
 from rl.losses import policy_loss_fn
+from rl.paths import absolute
 from rl.placement import evaluates_at, joined_cluster, plan
 from rl.state import PromptOrder, TrainerState, load_state, num_steps, save_state
 from rl.step import StepBatch, assemble, write_rows
@@ -67,8 +69,10 @@ def run_rl(cfg: RlRun, resume: bool = False) -> Path:
         OwlcapError: with what to do; a checkpoint is written first where the learner's state is whole.
         SystemExit: SIGTERM or SIGINT; a checkpoint is written first.
     """
+    cfg = absolute(cfg)
     estimator(cfg.algorithm.advantage)
     policy_loss_fn(cfg.algorithm.policy_loss)
+    make_suite(cfg.rewards)
     samples = read_rows(cfg.data.train, cfg.data)
     order = PromptOrder(len(samples), cfg.rollout.prompts_per_step, cfg.seed)
     evaluator = Evaluator(cfg)
