@@ -80,13 +80,16 @@ class PyavReader:
         return count
 
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        from av.video.reformatter import VideoReformatter
+
+        reformatter = VideoReformatter()  # kept: it prepares the colour conversion once a clip, not once a frame
         wanted = iter(indices)
         index = next(wanted, None)
         try:
             for position, frame in enumerate(self._container.decode(self._stream)):
                 if index != position:
                     continue
-                image = frame.to_ndarray(format="rgb24")
+                image = reformatter.reformat(frame, format="rgb24").to_ndarray()
                 while index == position:
                     yield image
                     index = next(wanted, None)

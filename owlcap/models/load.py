@@ -36,6 +36,7 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     from owlcap.models.patch_embed import use_patch_product
+    from owlcap.models.vision_attention import use_even_attention
 
     folder = model_folder(model.path)
     check_folder(folder)
@@ -61,6 +62,7 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
             cure="download or export the folder again",
         )
     use_patch_product(policy)
+    use_even_attention(policy)
     freeze(policy, vision=model.freeze_vision, projector=model.freeze_projector)
     if model.gradient_checkpointing:
         policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
