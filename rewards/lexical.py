@@ -3,7 +3,8 @@
 It is the embedded default for the demo, tests and dry runs, and knows nothing but the toy world: a reference that
 it cannot mostly read is a JudgeError, not a low score. Labels are the lexicon's, with two rules of a judge on top:
 
-- A predicted action that the reference lacks is contradicted: a reference tells the whole sequence of actions.
+- A predicted action, or order of actions, that the reference lacks is contradicted: a reference tells the whole
+  sequence. Were such an order "not mentioned", "then bows, then bows" would pay under lenient matching.
 - What a prediction says that cannot be read is a contradicted unit of every few words, so that padding and
   gibberish cost correctness. A reference's unread fragments are left out: nobody can be asked to cover them.
 """
@@ -36,9 +37,8 @@ class LexicalJudge:
 
 def _against_reference(unit: ParsedUnit, truth: ParsedCaption) -> Label:
     label = agreement(unit, truth)
-    if label == "not_mentioned" and unit.slot == "action" and truth.values("action"):
-        return "contradicted"
-    return label
+    tells_whole_sequence = unit.slot in ("action", "order") and truth.values(unit.slot)
+    return "contradicted" if label == "not_mentioned" and tells_whole_sequence else label
 
 
 def _unread(caption: ParsedCaption) -> list[str]:
