@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
     from owlcap.models.warmup import Progress
 
-VERSION = 1  # raised when the same inputs give another model
+VERSION = 2  # raised when the same inputs give another model
 RECORD = "base.json"  # in the folder; its presence means complete
 NUM_STEPS = 600
 HELD_OUT_SHARE, MAX_HELD_OUT = 0.05, 200  # clips kept from training to measure with
+NUM_NORMALIZED = 64  # clips from which the size of the features is taken
 DECODERS = 2
 
 
@@ -125,6 +126,7 @@ def _build(
     trained, held_out = range(len(samples) - num_held_out), range(len(samples) - num_held_out, len(samples))
     warmup = Warmup(model, processor, labels, seed)
     warmup.train(frames, trained, num_steps, progress)
+    warmup.normalize(frames, trained[:NUM_NORMALIZED])
     accuracies = warmup.accuracies(frames, held_out)
     with quiet_transformers():
         model.save_pretrained(folder)

@@ -191,6 +191,20 @@ class Warmup:
         return torch.stack(losses).sum()
 
     @torch.no_grad()
+    def normalize(self, frames: torch.Tensor, clips: Sequence[int]) -> None:
+        """Scale the tower's output to a root mean square of 1 over some clips, keeping what can be read from it.
+
+        The warm-up leaves it four times larger, and what the language model adds to such states (when they were, in
+        which order) drowns: after the same SFT, 32 % of action orders were told right, and 43 % at size 1.
+        """
+        patches, grid = self._patches(frames[list(clips)].flatten(0, 1).unflatten(0, (-1, PAIR)))
+        scale = self._tower(patches, grid_thw=grid).pooler_output.square().mean().sqrt()
+        output = self._tower.merger.mlp[-1]
+        output.weight /= scale
+        output.bias /= scale
+        self._head.weight *= scale
+
+    @torch.no_grad()
     def accuracies(self, frames: torch.Tensor, clips: Sequence[int]) -> dict[str, float]:
         """Share of right answers by question: details once a clip, actions once a temporal patch where known.
 

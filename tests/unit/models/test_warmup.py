@@ -101,6 +101,18 @@ def test_the_tower_learns_to_see_clips_it_was_not_trained_on(tiny_policy, toy_pi
     assert accuracies["object 1"] > 0.5  # one of four
 
 
+def test_features_are_brought_to_size_1_and_read_the_same(tiny_policy, toy_pictures):
+    samples, frames = toy_pictures
+    section = ModelSection(path=str(tiny_policy), dtype="fp32", freeze_vision=False, gradient_checkpointing=False)
+    model, processor = load_policy(section), load_processor(tiny_policy)
+    warmup = Warmup(model, processor, make_labels(samples, 12), seed=0)
+    before = warmup.accuracies(frames, range(20))
+    warmup.normalize(frames, range(20))
+    patches, grid = Patcher(processor)(frames[:20].flatten(0, 1).unflatten(0, (-1, 2)))
+    assert model.model.visual(patches, grid_thw=grid).pooler_output.square().mean().item() == pytest.approx(1)
+    assert warmup.accuracies(frames, range(20)) == before
+
+
 def test_only_the_tower_changes_and_the_same_seed_gives_the_same(tiny_policy, toy_pictures):
     before = load_policy(ModelSection(path=str(tiny_policy), dtype="fp32", gradient_checkpointing=False))
     first, second = (warmed_up(tiny_policy, toy_pictures, 3)[0] for _ in range(2))
