@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,8 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the world, the model and the training.")] = 0,
 ) -> None:
     """Toy clips through SFT, evaluation, GRPO, evaluation and export, ending in one table."""
+    # Threads that wait for each other by spinning stand still on a machine whose cores are also used by others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
     from owlcap.demo import run_demo
 
     say(f"run: {run_demo(out, fast, seed)}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 from owlcap.data.toy.phrases import ARTICLES, WORD, color_words, glue_words, noun_words, phrase_table
 
 COPULAS = frozenset({"is", "of", "in"})  # "the shirt is red", "a shirt of red"
-REPEAT_LENGTH = 6  # words: a run of so many that was there before is a repeated fragment
+REPEAT_LENGTH = 5  # words: a run of so many that was there before is a repeated fragment
 LONGEST_PADDING = 8  # words that state nothing, one after the other, within a sentence; captions have up to 7
 LONGEST_LOOP = 3  # words, within a sentence: "and then and then" is a loop of two
 
@@ -114,7 +115,7 @@ def _thing(words: Sequence[str], tokens: Sequence[Token], place: int) -> Item | 
 
 
 def repeated_spans(tokens: Sequence[Token]) -> list[tuple[int, int]]:
-    """Token spans (first, exclusive last) that say again what was just said, or a long run that was said before."""
+    """Token spans (first, exclusive last) that say again what was just said, or a sentence or long run said before."""
     words = [token.word for token in tokens]
     again = [False] * len(words)
     for length in range(1, LONGEST_LOOP + 1):
@@ -127,6 +128,13 @@ def repeated_spans(tokens: Sequence[Token]) -> list[tuple[int, int]]:
         run = tuple(words[place : place + REPEAT_LENGTH])
         if seen.setdefault(run, place) + REPEAT_LENGTH <= place:
             again[place : place + REPEAT_LENGTH] = [True] * REPEAT_LENGTH
+    sentences: set[tuple[str, ...]] = set()
+    for _, group in groupby(range(len(words)), key=lambda place: tokens[place].sentence):
+        places = list(group)
+        sentence = tuple(words[place] for place in places)
+        if sentence in sentences:
+            again[places[0] : places[-1] + 1] = [True] * len(places)
+        sentences.add(sentence)
     return runs([place for place, said in enumerate(again) if said])
 
 

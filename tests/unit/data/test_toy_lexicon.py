@@ -187,3 +187,9 @@ def test_every_unit_of_a_brief_caption_is_supported_by_the_full_one() -> None:
         captions = write_captions(make_scene("train", 2, index), "train", 2, index)
         full = parse(captions.full)
         assert {agreement(said, full) for said in parse(captions.brief).units} == {"supported"}
+
+
+def test_a_sentence_said_twice_is_unread():
+    caption = parse("A person in a red shirt jumps. Two more people stand still. Two more people stand still.")
+    assert [unit.fact for unit in caption.units] == ["shirt=red", "action=jump", "people=3"]
+    assert caption.unread == ("Two more people stand still",)
