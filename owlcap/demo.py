@@ -94,7 +94,7 @@ def run_demo(out: Path, fast: bool = False, seed: int = 0) -> Path:
 
     out = out.absolute()
     size = FAST if fast else FULL
-    _claim(out, size, seed)
+    claim(out, size, seed)
     stages: list[Stage] = []
     with _timed(stages, f"toy world: {size.num_train} training clips"):
         world = make_toy_world(
@@ -166,16 +166,16 @@ def write_summary(run: RunDir, last_step: int, file: Path, stages: list[Stage]) 
     for sampled in (True, False):
         before, after = (load_report(run.evaluation_file(step, sampled=sampled)) for step in (0, last_step))
         console.print(f"\n{'sampled at temperature 1' if sampled else 'greedy'}, held-out clips")
-        console.print(render_table(before, after))
+        console.print(render_table(before, after), soft_wrap=True)
         summaries = {"before": asdict(Summary.of(before)), "after": asdict(Summary.of(after))}
         figures |= {"sampled": summaries} if sampled else summaries
     temporary = file.with_suffix(".tmp")
     temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     temporary.replace(file)
-    console.print(f"\nsummary: {file}")
+    console.print(f"\nsummary: {file}", soft_wrap=True)
 
 
-def _claim(out: Path, size: DemoSize, seed: int) -> None:
+def claim(out: Path, size: DemoSize, seed: int) -> None:
     """Note what `out` is for, or check that it is for the same."""
     file = out / "demo.json"
     wanted = {"seed": seed, **asdict(size)}
@@ -198,7 +198,7 @@ def _make_base(out: Path, world: ToyWorld, size: DemoSize, seed: int) -> None:
 
     cfg = load_run("toy_sft")
     report = make_base(out / "base", read_rows(world.train), cfg.video, seed, num_steps=size.warmup_steps)
-    console.print(report.text(), highlight=False)
+    console.print(report.text(), soft_wrap=True)
 
 
 def _export(out: Path, world: ToyWorld) -> str:
@@ -209,7 +209,7 @@ def _export(out: Path, world: ToyWorld) -> str:
     folder = out / "export"
     if not folder.exists():
         report = export(out / "grpo", folder, name="owlcap-demo", sample=read_rows(world.test)[0])
-        console.print(report.text(), highlight=False, soft_wrap=True)
+        console.print(report.text(), soft_wrap=True)
         return report.serve_line
     return serve_line(serve_arguments(folder))
 

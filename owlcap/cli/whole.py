@@ -12,16 +12,19 @@ from owlcap.cli.console import say
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/demo"),
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; runs/demo, runs/demo-fast, runs/demo-seed1 and so on.")
+    ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="The same with less data and fewer steps.")] = False,
     seed: Annotated[int, typer.Option(help="Of the world, the model and the training.")] = 0,
 ) -> None:
     """Toy clips through SFT, evaluation, GRPO, evaluation and export, ending in one table."""
+    name = "demo" + ("-fast" if fast else "") + (f"-seed{seed}" if seed else "")
     # Threads that wait for each other by spinning stand still on a machine whose cores are also used by others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
     from owlcap.demo import run_demo
 
-    say(f"run: {run_demo(out, fast, seed)}")
+    say(f"run: {run_demo(out or Path('runs') / name, fast, seed)}")
 
 
 def doctor(
