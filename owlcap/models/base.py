@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from owlcap.models.warmup import Progress
 
-VERSION = 2  # raised when the same inputs give another model
+VERSION = 3  # raised when the same inputs give another model
 RECORD = "base.json"  # in the folder; its presence means complete
 NUM_STEPS = 600
 HELD_OUT_SHARE, MAX_HELD_OUT = 0.05, 200  # clips kept from training to measure with

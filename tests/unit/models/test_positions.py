@@ -16,7 +16,9 @@ TEXT = 7
 
 @pytest.fixture(scope="module")
 def config(tiny_policy):
-    return AutoConfig.from_pretrained(tiny_policy)
+    config = AutoConfig.from_pretrained(tiny_policy)
+    config.vision_config.tokens_per_second = 4  # the numbers below are worked out for it
+    return config
 
 
 def positions(config, ids, grids, seconds) -> list[list[int]]:
@@ -124,7 +126,7 @@ def test_positions_equal_vllms_over_random_layouts(config):
 def test_transformers_own_positions_differ_which_is_why_they_are_not_used(config, tiny_policy):
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_policy)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_policy, config=config)
     ids = torch.tensor([TEXT, *[config.video_token_id] * 6, TEXT])
     theirs, _ = model.model.get_rope_index(
         ids[None],
