@@ -42,7 +42,7 @@ class DemoSize:
 
 
 FULL = DemoSize(num_train=5000, num_validation=128, num_test=300, warmup_steps=600, sft_epochs=3, rl_steps=140)
-FAST = DemoSize(num_train=2400, num_validation=64, num_test=200, warmup_steps=350, sft_epochs=5, rl_steps=50)
+FAST = DemoSize(num_train=2400, num_validation=64, num_test=200, warmup_steps=350, sft_epochs=7, rl_steps=60)
 
 
 @dataclass(frozen=True, slots=True)
