@@ -46,9 +46,8 @@ def rl(config: Config, overrides: Overrides = None, resume: Resume = False, dry_
     if not isinstance(run, RlRun):
         raise _wrong_kind(config, run, "rl")
     if dry_run:
-        from rl.placement import render_plan
-
         from owlcap.config_io import dump
+        from rl.placement import render_plan
 
         say(dump(run).rstrip())
         say("")
