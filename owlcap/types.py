@@ -127,12 +127,15 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A judge's answer for one pair of captions: both unit lists, each checked against the other caption."""
+    """A judge's answer for one pair of captions: both unit lists, each checked against the other caption.
+
+    Rewards that ask about one direction only leave the other list empty.
+    """
 
     predicted_units: tuple[Unit, ...]
     reference_units: tuple[Unit, ...]
     judge: str
-    reply_id: str = ""
+    reply_ids: tuple[str, ...] = ()  # of the server's replies it rests on; a reply from the cache keeps its id
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ class Score:
 
     value: float
     metrics: Mapping[str, float] = field(default_factory=dict)
-    judgement: Judgement | None = None
+    judgements: tuple[Judgement, ...] = ()  # one a judge
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ captions into units and labels each unit against the whole other caption (OwlCap
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from owlcap.config import RewardsSection
 from owlcap.types import Judgement, Sample, Score, Unscored
+
+if TYPE_CHECKING:
+    from rewards.judges import Judges
 
 
 @runtime_checkable
@@ -38,12 +40,13 @@ class Judge(Protocol):
 
 @runtime_checkable
 class Closeable(Protocol):
-    """A reward or judge that holds connections."""
+    """A reward that holds something open."""
 
     async def close(self) -> None:
         """Release them. Called once, by whoever closes the suite."""
         ...
 
 
-RewardFactory = Callable[[RewardsSection, Mapping[str, Any]], Reward]
-"""What is registered under a reward's name: called with all reward settings and the term's own `options`."""
+RewardFactory = Callable[["Judges", Mapping[str, Any]], Reward]
+"""What is registered under a reward's name: called with the run's judges (and, as `judges.settings`, all reward
+settings) and the term's own `options`."""

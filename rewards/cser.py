@@ -11,18 +11,20 @@ whole other caption:
 from __future__ import annotations
 
 import asyncio
+import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from owlcap.config import CserSection, RewardsSection, Section
+from owlcap.config import CserSection, Section
 from owlcap.errors import ConfigError, JudgeError
 from owlcap.registry import register
 from owlcap.types import Judgement, Label, Sample, Score, Tag, Unit, Unscored
-from rewards.base import Closeable, Judge
+from rewards.base import Judge
 from rewards.failures import one_line
-from rewards.judges import make_judge
+from rewards.judges import Judges, check_captions
 from rewards.options import parse_options
+from rewards.panel import Vote, majority, spread
 
 Match = Literal["lenient", "strict"]
 TagWeights = Mapping[Tag, float]
@@ -80,19 +82,34 @@ class Ratios:
         return f1(self.correctness or 0.0, self.completeness)
 
 
-def score_judgement(judgement: Judgement, settings: CserSection) -> Score | Unscored:
-    """CSER of one caption.
+def score_judgements(judgements: Sequence[Judgement], settings: CserSection, vote: Vote = "mean") -> Score | Unscored:
+    """CSER of one caption by one judge or several.
 
     The value uses the configured weights and combination. The metrics are the paper's unweighted figures, so
     that runs with different weights stay comparable; a tag's figure is absent where there is no unit to count.
     A prediction without units has correctness 0. A reference without (weighted) units cannot be scored against.
+
+    Args:
+        judgements: at least one. Several are a panel: their values and figures are voted on, or, by majority,
+            their labels are.
     """
+    counted = [majority(judgements)] if vote == "majority" and len(judgements) > 1 else judgements
     weights: TagWeights = {"motion": settings.motion_weight, "detail": settings.detail_weight}
-    weighted = Ratios.of(judgement, settings.match, weights)
-    if weighted.completeness is None:
-        return Unscored("cser", "the reference caption has no unit that counts")
-    value = COMBINE[settings.combine](weighted.correctness or 0.0, weighted.completeness)
-    return Score(value, metrics=_metrics(judgement, settings.match), judgement=judgement)
+    values: list[float] = []
+    for judgement in counted:
+        weighted = Ratios.of(judgement, settings.match, weights)
+        if weighted.completeness is None:
+            return Unscored("cser", "the reference caption has no unit that counts")
+        values.append(COMBINE[settings.combine](weighted.correctness or 0.0, weighted.completeness))
+    average = statistics.median if vote == "median" else statistics.fmean
+    figures = [_metrics(judgement, settings.match) for judgement in counted]
+    metrics = {
+        name: average([figure[name] for figure in figures if name in figure])
+        for name in dict.fromkeys(name for figure in figures for name in figure)
+    }
+    if len(judgements) > 1:
+        metrics |= spread(judgements, [_metrics(judgement, settings.match)["cser"] for judgement in judgements])
+    return Score(average(values), metrics=metrics, judgements=tuple(judgements))
 
 
 def _metrics(judgement: Judgement, match: Match) -> dict[str, float]:
@@ -103,6 +120,7 @@ def _metrics(judgement: Judgement, match: Match) -> dict[str, float]:
         "correctness": correctness,
         "completeness": completeness,
         "f1": f1(correctness, completeness),
+        "units": float(len(judgement.predicted_units)),
     }
     for tag in get_args(Tag):
         part = Ratios.of(judgement, match, tag=tag)
@@ -117,20 +135,23 @@ class CserOptions(Section):
 
 @register("reward", "cser")
 class CserReward:
-    """CSER of each caption of a group by a judge. A judge's failure leaves that caption unscored."""
+    """CSER of each caption of a group by the run's judges. A judge's failure leaves that caption unscored.
+
+    Of a panel, more than half must answer; who did not is counted in the metric `judges_missing`.
+    """
 
     name = "cser"
 
-    def __init__(self, rewards: RewardsSection, options: Mapping[str, Any], judge: Judge | None = None) -> None:
+    def __init__(self, judges: Judges, options: Mapping[str, Any], members: Sequence[Judge] | None = None) -> None:
         parse_options(CserOptions, options, reward=self.name)
-        self._settings = rewards.cser
-        if self._settings.motion_weight == self._settings.detail_weight == 0:
+        self._settings = judges.settings
+        if self._settings.cser.motion_weight == self._settings.cser.detail_weight == 0:
             raise ConfigError(
                 "motion_weight and detail_weight are both 0: no unit counts",
                 where="rewards.cser",
                 cure="give at least one of them a weight above 0",
             )
-        self._judge = judge or make_judge(self._settings.judge)
+        self._members = tuple(members or judges.members)
 
     async def score_group(self, sample: Sample, captions: Sequence[str]) -> list[Score | Unscored]:
         """All captions against the sample's reference, at the same time."""
@@ -138,12 +159,21 @@ class CserReward:
 
     async def _score(self, sample: Sample, caption: str) -> Score | Unscored:
         try:
-            judgement = await self._judge.judge(caption, sample.reference)
+            check_captions(caption, sample.reference, self._settings.judge)
         except JudgeError as error:
             return Unscored(self.name, one_line(error))
-        return score_judgement(judgement, self._settings)
+        answers = await asyncio.gather(*(self._ask(judge, caption, sample.reference) for judge in self._members))
+        judgements = [answer for answer in answers if isinstance(answer, Judgement)]
+        problems = [answer for answer in answers if isinstance(answer, JudgeError)]
+        if 2 * len(judgements) <= len(answers):
+            return Unscored(self.name, one_line(problems[0]))
+        score = score_judgements(judgements, self._settings.cser, self._settings.panel_vote)
+        if len(self._members) == 1 or isinstance(score, Unscored):
+            return score
+        return replace(score, metrics={**score.metrics, "judges_missing": float(len(problems))})
 
-    async def close(self) -> None:
-        """Close the judge's connections."""
-        if isinstance(self._judge, Closeable):
-            await self._judge.close()
+    async def _ask(self, judge: Judge, caption: str, reference: str) -> Judgement | JudgeError:
+        try:
+            return await judge.judge(caption, reference)
+        except JudgeError as error:
+            return error

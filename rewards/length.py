@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from owlcap.config import RewardsSection, Section
+from owlcap.config import Section
 from owlcap.registry import register
 from owlcap.types import Sample, Score
+from rewards.judges import Judges
 from rewards.options import parse_options
 from rewards.text import words
 
@@ -55,7 +56,7 @@ class LengthReward:
 
     name = "length"
 
-    def __init__(self, rewards: RewardsSection, options: Mapping[str, Any]) -> None:
+    def __init__(self, judges: Judges, options: Mapping[str, Any]) -> None:
         self._options = parse_options(LengthOptions, options, reward=self.name)
 
     async def score_group(self, sample: Sample, captions: Sequence[str]) -> list[Score]:

@@ -58,7 +58,7 @@ def _check_readable(truth: ParsedCaption, reference: str) -> None:
     raise JudgeError(
         "the lexical judge knows the toy world only and cannot read this reference caption",
         where=f'"{shown}"' if shown.strip() else "an empty reference",
-        cure="set rewards.cser.judge.kind=openai and rewards.cser.judge.base_urls to a judge's server",
+        cure="set rewards.judge.kind=openai and rewards.judge.base_urls to a judge's server",
     )
 
 

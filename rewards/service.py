@@ -19,7 +19,7 @@ from uuid import uuid4
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from owlcap.config import ClusterSection, RewardsSection
+from owlcap.config import ClusterSection, JudgeSection, RewardsSection
 from owlcap.errors import PlacementError, RewardError
 from owlcap.types import RolloutFailure, RolloutGroup, ScoredGroup
 from rewards.suite import make_suite
@@ -139,7 +139,10 @@ class RewardPool:
 
 
 def _share_of_judge(rewards: RewardsSection, num_workers: int) -> RewardsSection:
-    """Settings of one actor: judge.concurrency is a limit for the pool, so each actor gets its part."""
-    judge = rewards.cser.judge
-    judge = judge.model_copy(update={"concurrency": max(1, judge.concurrency // num_workers)})
-    return rewards.model_copy(update={"cser": rewards.cser.model_copy(update={"judge": judge})})
+    """Settings of one actor: a judge's concurrency is a limit for the pool, so each actor gets its part."""
+
+    def share(judge: JudgeSection) -> JudgeSection:
+        return judge.model_copy(update={"concurrency": max(1, judge.concurrency // num_workers)})
+
+    panel = tuple(share(judge) for judge in rewards.panel)
+    return rewards.model_copy(update={"judge": share(rewards.judge), "panel": panel})

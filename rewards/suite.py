@@ -20,7 +20,10 @@ from owlcap.errors import ConfigError, JudgeError, RewardError
 from owlcap.registry import resolve
 from owlcap.types import RewardBreakdown, Sample, Score, ScoredRollout, Unscored
 from rewards.base import Closeable, Reward
+from rewards.chat import Usage
 from rewards.failures import one_line
+from rewards.judges import Judges
+from rewards.limits import RateLimiter
 from rewards.room import Room
 from rewards.text import repetition, words
 
@@ -36,10 +39,18 @@ class RewardSuite:
         terms: rewards and weights.
         group_deadline_s: for scoring one group, from when there is room for it.
         max_captions: being scored at the same time; further groups wait.
+        judges: of the rewards; closed with them.
     """
 
-    def __init__(self, terms: Sequence[tuple[Reward, float]], group_deadline_s: float, max_captions: int) -> None:
+    def __init__(
+        self,
+        terms: Sequence[tuple[Reward, float]],
+        group_deadline_s: float,
+        max_captions: int,
+        judges: Judges | None = None,
+    ) -> None:
         self._terms = tuple(terms)
+        self._judges = judges
         self._deadline_s = group_deadline_s
         self._room = Room(max_captions)
 
@@ -65,6 +76,22 @@ class RewardSuite:
         for reward, _ in self._terms:
             if isinstance(reward, Closeable):
                 await reward.close()
+        if self._judges is not None:
+            await self._judges.close()
+
+    @property
+    def usage(self) -> Usage:
+        """What the judges' models were asked so far, and what it cost."""
+        return self._judges.usage if self._judges is not None else Usage()
+
+    async def check(self) -> None:
+        """Ask the judges' servers whether they are there.
+
+        Raises:
+            JudgeError: one is not.
+        """
+        if self._judges is not None:
+            await self._judges.check()
 
     async def _outcomes(self, sample: Sample, captions: tuple[str, ...]) -> list[tuple[Outcome, ...]]:
         """One column of outcomes a reward."""
@@ -101,15 +128,19 @@ class RewardSuite:
         return RewardBreakdown(total, parts=parts, metrics=metrics)
 
 
-def make_suite(rewards: RewardsSection) -> RewardSuite:
+def make_suite(rewards: RewardsSection, limiter: RateLimiter | None = None) -> RewardSuite:
     """Build the rewards of a run by their registered names.
+
+    Args:
+        limiter: of the judges' rates, where several processes share them.
 
     Raises:
         ConfigError: no terms, an unknown or repeated name, a bad weight or option.
     """
     if not rewards.terms:
         raise ConfigError("no rewards are given", where="rewards.terms", cure="add at least one, e.g. {name: cser}")
-    terms = [(_make_reward(term, rewards), term.weight) for term in rewards.terms]
+    judges = Judges(rewards, limiter)
+    terms = [(_make_reward(term, judges), term.weight) for term in rewards.terms]
     taken: set[str] = set()
     for reward, _ in terms:
         if reward.name in taken:
@@ -118,10 +149,10 @@ def make_suite(rewards: RewardsSection) -> RewardSuite:
             )
         taken.add(reward.name)
     # A caption costs one judge call, so that more captions than calls in flight would only queue.
-    return RewardSuite(terms, rewards.group_deadline_s, max_captions=rewards.cser.judge.concurrency)
+    return RewardSuite(terms, rewards.group_deadline_s, max_captions=rewards.judge.concurrency, judges=judges)
 
 
-def _make_reward(term: RewardTerm, rewards: RewardsSection) -> Reward:
+def _make_reward(term: RewardTerm, judges: Judges) -> Reward:
     where = f'rewards.terms, name "{term.name}"'
     if not math.isfinite(term.weight):
         raise ConfigError(f"the weight is {term.weight}", where=where, allowed="a finite number")
@@ -131,10 +162,10 @@ def _make_reward(term: RewardTerm, rewards: RewardsSection) -> Reward:
             f"{term.name} is not callable", where=where, allowed="a class or function that makes a Reward"
         )
     try:
-        reward = factory(rewards, term.options)
+        reward = factory(judges, term.options)
     except TypeError as error:  # most often a signature that does not fit
         raise ConfigError(
-            f"{term.name} cannot be built: {error}", where=where, allowed="a callable that takes (rewards, options)"
+            f"{term.name} cannot be built: {error}", where=where, allowed="a callable that takes (judges, options)"
         ) from error
     if not isinstance(reward, Reward):
         raise ConfigError(

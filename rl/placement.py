@@ -9,6 +9,7 @@ from pathlib import Path
 
 from owlcap.config import RlRun
 from owlcap.errors import PlacementError
+from rewards.judges import cser_calls
 from rl.state import PromptOrder, num_steps
 
 TABLE_WIDTH = 100
@@ -102,8 +103,7 @@ def plan(cfg: RlRun, resources: Resources | None = None) -> PlacementPlan:
     sequences = rollout.prompts_per_step * rollout.group_size
     sampled = sequences * rollout.max_new_tokens
     steps = _num_steps(cfg)
-    judge = cfg.rewards.cser.judge
-    remote = judge.kind != "lexical" and any(term.name == "cser" for term in cfg.rewards.terms)
+    judge = cfg.rewards.judge
     evaluation = cfg.evaluation
     captions = evaluation.num_clips * (2 if evaluation.sampled else 1) if evaluation.data else 0
     return PlacementPlan(
@@ -119,9 +119,9 @@ def plan(cfg: RlRun, resources: Resources | None = None) -> PlacementPlan:
         sampled_tokens_per_step=sampled,
         learner_tokens_per_step=rollout.prompts_per_step * cfg.data.max_prompt_tokens + sampled,
         num_steps=steps,
-        judge=f"{judge.model} at {', '.join(judge.base_urls)}" if remote else "lexical, offline",
-        judge_calls_per_step=sequences if remote else 0,
-        judge_calls_per_evaluation=captions if remote else 0,
+        judge=f"{judge.model} at {', '.join(judge.base_urls)}" if judge.kind == "openai" else "lexical, offline",
+        judge_calls_per_step=cser_calls(cfg.rewards, sequences, rollout.prompts_per_step),
+        judge_calls_per_evaluation=cser_calls(cfg.rewards, captions, evaluation.num_clips) if captions else 0,
         num_evaluations=None if steps is None else _num_evaluations(cfg, steps),
         notes=_notes(cfg),
     )

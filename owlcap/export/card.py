@@ -69,7 +69,7 @@ def _training(config: Run | None) -> str:
 
 
 def _judge(config: RlRun) -> str:
-    judge = config.rewards.cser.judge
+    judge = config.rewards.judge
     return judge.model if judge.kind == "openai" else judge.kind
 
 

@@ -64,6 +64,6 @@ def test_the_7b_grpo_run_has_the_papers_numbers() -> None:
     assert run.video.total_pixels == 3584 * 28 * 28
     assert run.data.max_prompt_tokens == 8192
     assert [(term.name, term.weight) for term in run.rewards.terms] == [("cser", 1.0), ("length", 1.0)]
-    judge = run.rewards.cser.judge
+    judge = run.rewards.judge
     assert (judge.kind, judge.model, judge.temperature, judge.max_tokens) == ("openai", "Qwen/Qwen3-32B", 0.7, 8192)
     assert (run.rewards.cser.match, run.rewards.cser.combine) == ("lenient", "sum")

@@ -13,7 +13,7 @@ import pytest
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from owlcap.config import ClusterSection, CserSection, JudgeSection, RewardsSection, RewardTerm
+from owlcap.config import ClusterSection, JudgeSection, RewardsSection, RewardTerm
 from owlcap.errors import ConfigError, PlacementError, RewardError
 from owlcap.types import Completion, RewardBreakdown, RolloutFailure, RolloutGroup, Sample, ScoredGroup, Unscored
 from rewards.service import MAX_RESTARTS, RewardPool
@@ -197,7 +197,7 @@ def test_what_a_broken_reward_raises_reaches_the_driver_with_its_name(pools: lis
 
 def test_a_judge_that_cannot_be_reached_gives_unscored_rollouts(pools: list[RewardPool]):
     judge = JudgeSection(kind="openai", base_urls=("http://127.0.0.1:1/v1",))
-    pool = RewardPool(RewardsSection(cser=CserSection(judge=judge)), ClusterSection())
+    pool = RewardPool(RewardsSection(judge=judge), ClusterSection())
     pools.append(pool)
     scored = get(pool.submit(group("a", "b")))
     assert scored.totals == (None, None)

@@ -10,7 +10,8 @@ import pytest
 from owlcap.config import CserSection, RewardsSection
 from owlcap.errors import ConfigError, JudgeError
 from owlcap.types import Judgement, Label, Sample, Score, Tag, Unit, Unscored
-from rewards.cser import CserReward, agrees, f1, score_judgement
+from rewards.cser import CserReward, agrees, f1, score_judgements
+from rewards.judges import Judges
 
 LABELS: dict[str, Label] = {"+": "supported", "-": "contradicted", "0": "not_mentioned"}
 TAGS: dict[str, Tag] = {"m": "motion", "d": "detail"}
@@ -26,7 +27,7 @@ def judged(predicted: str, reference: str) -> Judgement:
 
 
 def scored(predicted: str, reference: str, settings: CserSection | None = None) -> Score:
-    score = score_judgement(judged(predicted, reference), settings or CserSection())
+    score = score_judgements([judged(predicted, reference)], settings or CserSection())
     assert isinstance(score, Score)
     return score
 
@@ -91,6 +92,7 @@ def test_a_prediction_without_units_is_worth_zero_and_its_parts_show_what_is_mis
         "correctness": 0.0,
         "completeness": 0.0,
         "f1": 0.0,
+        "units": 0.0,
         "motion_completeness": 0.0,
         "motion_f1": 0.0,
         "detail_completeness": 0.0,
@@ -111,17 +113,17 @@ def test_a_part_that_the_reference_lacks_has_no_completeness_and_no_f1():
 
 
 def test_a_reference_without_units_cannot_score():
-    outcome = score_judgement(judged("d+", ""), CserSection())
+    outcome = score_judgements([judged("d+", "")], CserSection())
     assert outcome == Unscored("cser", "the reference caption has no unit that counts")
 
 
 def test_a_reference_whose_units_all_weigh_nothing_cannot_score():
-    assert isinstance(score_judgement(judged("d+ m+", "m+"), CserSection(motion_weight=0.0)), Unscored)
+    assert isinstance(score_judgements([judged("d+ m+", "m+")], CserSection(motion_weight=0.0)), Unscored)
 
 
 def test_the_evidence_comes_with_the_score():
     judgement = judged(PREDICTED, REFERENCE)
-    assert cast(Score, score_judgement(judgement, CserSection())).judgement is judgement
+    assert cast(Score, score_judgements([judgement], CserSection())).judgements == (judgement,)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ class OneBadJudge:
 
 
 def test_a_judge_error_leaves_only_its_caption_unscored():
-    reward = CserReward(RewardsSection(), {}, judge=OneBadJudge())
+    reward = CserReward(Judges(RewardsSection()), {}, [OneBadJudge()])
     sample = Sample(id="a", video="a.mp4", prompt="", caption="", reference="ref")
     good, bad, also_good = asyncio.run(reward.score_group(sample, ["good", "bad", "good"]))
     assert isinstance(good, Score)
@@ -159,6 +161,6 @@ def test_a_judge_error_leaves_only_its_caption_unscored():
 def test_two_zero_weights_and_unknown_options_are_refused():
     rewards = RewardsSection(cser=CserSection(motion_weight=0, detail_weight=0))
     with pytest.raises(ConfigError, match="no unit counts"):
-        CserReward(rewards, {}, judge=OneBadJudge())
+        CserReward(Judges(rewards), {}, [OneBadJudge()])
     with pytest.raises(ConfigError, match='unknown option "match"'):
-        CserReward(RewardsSection(), {"match": "strict"}, judge=OneBadJudge())
+        CserReward(Judges(RewardsSection()), {"match": "strict"}, [OneBadJudge()])

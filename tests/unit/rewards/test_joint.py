@@ -10,7 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from owlcap.types import Judgement, Unit
-from rewards.joint import PROMPT_FILE, InvalidReply, parse_reply, render_prompt
+from rewards.chat import InvalidReply
+from rewards.joint import parse_reply
+from rewards.templates import PromptTemplate, load_template, quoted
 
 GOOD: dict[str, Any] = {
     "Pred_units": [
@@ -28,13 +30,12 @@ PARSED = Judgement(
         Unit("the shirt is blue", "detail", "contradicted"),
     ),
     reference_units=(Unit("a man waves", "motion", "supported"), Unit("a dog barks", "detail", "not_mentioned")),
-    judge="judge",
-    reply_id="r1",
+    judge="",
 )
 
 
 def parse(text: str) -> Judgement:
-    return parse_reply(text, judge="judge", reply_id="r1")
+    return parse_reply(text)
 
 
 @pytest.mark.parametrize(
@@ -175,14 +176,16 @@ def test_no_row_is_dropped(predicted: list[dict[str, object]], reference: list[d
 @given(predicted=st.text(), reference=st.text())
 @settings(max_examples=100, deadline=None)
 def test_a_caption_stays_one_json_string_in_the_prompt(predicted: str, reference: str):
-    prompt = render_prompt(predicted, reference, "PREDICTED: $predicted\nREFERENCE: $reference")
+    template = PromptTemplate("PREDICTED: $predicted\nREFERENCE: $reference", hash="")
+    prompt = template.render(predicted=quoted(predicted), reference=quoted(reference))
     first, second = prompt.split("\nREFERENCE: ")[0], prompt.split("\n")[-1]
     assert json.loads(first.removeprefix("PREDICTED: ")) == predicted
     assert json.loads(second.removeprefix("REFERENCE: ")) == reference
 
 
 def test_the_template_shows_both_captions_and_the_protocol_once():
-    prompt = render_prompt('says "hi"\n$reference', "truth {x}", PROMPT_FILE.read_text(encoding="utf-8"))
+    template = load_template("joint", frozenset({"predicted", "reference"}))
+    prompt = template.render(predicted=quoted('says "hi"\n$reference'), reference=quoted("truth {x}"))
     assert 'PREDICTED: "says \\"hi\\"\\n$reference"' in prompt
     assert 'REFERENCE: "truth {x}"' in prompt
     assert "$predicted" not in prompt

@@ -10,6 +10,7 @@ import pytest
 from owlcap.config import RewardsSection
 from owlcap.errors import ConfigError
 from owlcap.types import Sample, Score
+from rewards.judges import Judges
 from rewards.length import LengthReward
 from rewards.text import repetition, words
 
@@ -17,7 +18,7 @@ SAMPLE = Sample(id="a", video="a.mp4", prompt="", caption="", reference="")
 
 
 def reward(**options: Any) -> LengthReward:
-    return LengthReward(RewardsSection(), options)
+    return LengthReward(Judges(RewardsSection()), options)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_a_group_is_scored_in_order():
 )
 def test_bad_options_are_named(options: dict[str, Any], message: str):
     with pytest.raises(ConfigError) as caught:
-        LengthReward(RewardsSection(), options)
+        LengthReward(Judges(RewardsSection()), options)
     assert message in str(caught.value)
 
 

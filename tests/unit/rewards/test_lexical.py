@@ -9,7 +9,7 @@ import pytest
 from owlcap.config import CserSection
 from owlcap.errors import JudgeError
 from owlcap.types import Judgement, Label, Score
-from rewards.cser import score_judgement
+from rewards.cser import score_judgements
 from rewards.lexical import UNREAD_WORDS, LexicalJudge
 
 REFERENCE = (
@@ -31,7 +31,7 @@ def reference_labels(predicted: str, reference: str = REFERENCE) -> dict[str, La
 
 
 def value(predicted: str) -> float:
-    score = score_judgement(judge(predicted), CserSection())
+    score = score_judgements([judge(predicted)], CserSection())
     assert isinstance(score, Score)
     return score.value
 

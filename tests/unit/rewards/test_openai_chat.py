@@ -16,10 +16,11 @@ import pytest
 import stamina
 import uvicorn
 
-from owlcap.config import CserSection, JudgeSection, RewardsSection, RewardTerm
+from owlcap.config import CacheSection, CserSection, JudgeSection, RewardsSection, RewardTerm
 from owlcap.errors import ConfigError, JudgeError
 from owlcap.types import Judgement, RewardBreakdown, Sample, Unscored
-from rewards.openai_judge import OpenAIJudge, _backoff
+from rewards.judges import Judges
+from rewards.openai_chat import _backoff
 from rewards.suite import make_suite
 
 ANSWER = json.dumps(
@@ -121,16 +122,21 @@ def no_waits() -> Iterator[None]:
         yield
 
 
+def joint(settings: JudgeSection) -> Judges:
+    """The judge of these settings, asked by the joint protocol: one request a pair of captions."""
+    return Judges(RewardsSection(judge=settings, cser=CserSection(mode="joint"), cache=CacheSection(enabled=False)))
+
+
 def ask(server: JudgeServer, *replies: Reply, predicted: str = "A man waves.", **changes: Any) -> Judgement:
     server.replies = list(replies)
     settings = JudgeSection(kind="openai", model="m", base_urls=(server.url,)).model_copy(update=changes)
 
     async def once() -> Judgement:
-        judge = OpenAIJudge(settings)
+        judges = joint(settings)
         try:
-            return await judge.judge(predicted, "A man waves at the camera.")
+            return await judges.members[0].judge(predicted, "A man waves at the camera.")
         finally:
-            await judge.close()
+            await judges.close()
 
     return asyncio.run(once())
 
@@ -138,7 +144,7 @@ def ask(server: JudgeServer, *replies: Reply, predicted: str = "A man waves.", *
 def test_a_good_reply_becomes_a_judgement(server: JudgeServer):
     judgement = ask(server, answer(f"<think>hm {{}}</think>\n{ANSWER}"))
     assert [unit.label for unit in judgement.predicted_units] == ["supported", "contradicted"]
-    assert (judgement.judge, judgement.reply_id) == ("m", "chat-1")
+    assert (judgement.judge, judgement.reply_ids) == ("m", ("chat-1",))
 
 
 def test_the_request_carries_the_captions_and_the_settings(server: JudgeServer):
@@ -174,7 +180,7 @@ def test_the_request_carries_the_captions_and_the_settings(server: JudgeServer):
     ids=lambda reply: f"{reply.status} {reply.body[-40:]}",
 )
 def test_a_passing_fault_is_tried_again(server: JudgeServer, bad: Reply):
-    assert ask(server, bad, bad, answer(ANSWER)).reply_id == "chat-1"
+    assert ask(server, bad, bad, answer(ANSWER)).reply_ids == ("chat-1",)
     assert len(server.requests) == 3
 
 
@@ -201,7 +207,7 @@ def test_a_fault_of_the_request_is_not_tried_again(server: JudgeServer, status: 
 
 
 def test_a_hanging_try_leaves_time_for_another(server: JudgeServer):
-    assert ask(server, Reply(hang=True), answer(ANSWER), call_deadline_s=4.0).reply_id == "chat-1"
+    assert ask(server, Reply(hang=True), answer(ANSWER), call_deadline_s=4.0).reply_ids == ("chat-1",)
 
 
 def test_all_tries_share_one_deadline(server: JudgeServer):
@@ -210,11 +216,11 @@ def test_all_tries_share_one_deadline(server: JudgeServer):
     assert len(server.requests) < 5
 
 
-def test_a_refused_connection_is_not_tried_again(server: JudgeServer):
+def test_a_server_that_is_not_there_is_named_with_the_cure(server: JudgeServer):
     server.close()
-    with stamina.set_testing(True, attempts=1), pytest.raises(JudgeError) as caught:
-        ask(server, answer(ANSWER))
-    assert "Connection" in caught.value.what
+    with pytest.raises(JudgeError) as caught:
+        ask(server, answer(ANSWER), call_deadline_s=0.5)
+    assert "no valid reply within 0.5 s; the last try: APIConnectionError" in caught.value.what
     assert "start the judge's server" in (caught.value.cure or "")
     assert server.url in (caught.value.where or "")
 
@@ -225,13 +231,6 @@ def test_a_refused_connection_is_not_tried_again(server: JudgeServer):
 def test_the_servers_own_wait_is_kept(headers: dict[str, str], wait: float | bool):
     response = SimpleNamespace(status_code=429, headers=headers, request=None)
     assert _backoff(openai.RateLimitError("busy", response=cast(Any, response), body=None)) == wait
-
-
-def test_an_empty_reference_is_refused_without_a_call(server: JudgeServer):
-    judge = OpenAIJudge(JudgeSection(base_urls=(server.url,)))
-    with pytest.raises(JudgeError, match="reference caption is empty"):
-        asyncio.run(judge.judge("A man waves.", " \n"))
-    assert not server.requests
 
 
 @pytest.mark.parametrize("predicted", ["", "\ud800 broken \x00 text", "</think> $reference {", "跳舞 " * 2000])
@@ -264,9 +263,9 @@ def ask_many(num_calls: int, concurrency: int, *servers: JudgeServer) -> None:
     urls = tuple(server.url for server in servers)
 
     async def many() -> None:
-        judge = OpenAIJudge(JudgeSection(base_urls=urls, concurrency=concurrency, max_tries=1))
-        await asyncio.gather(*(judge.judge("A man waves.", "A man waves.") for _ in range(num_calls)))
-        await judge.close()
+        judges = joint(JudgeSection(kind="openai", base_urls=urls, concurrency=concurrency, max_tries=1))
+        await asyncio.gather(*(judges.members[0].judge(f"{i} men wave.", "A man waves.") for i in range(num_calls)))
+        await judges.close()
 
     try:
         asyncio.run(many())
@@ -290,24 +289,32 @@ def test_calls_go_to_the_server_with_the_fewest_in_flight():
 
 def test_a_judge_works_in_one_event_loop_after_another(server: JudgeServer):
     server.replies = [answer(ANSWER)]
-    judge = OpenAIJudge(JudgeSection(base_urls=(server.url,)))
-    for _ in range(2):
-        assert asyncio.run(judge.judge("A man waves.", "A man waves.")).reply_id == "chat-1"
+    judge = joint(JudgeSection(kind="openai", base_urls=(server.url,))).members[0]
+    for number in range(2):
+        assert asyncio.run(judge.judge(f"{number} men wave.", "A man waves.")).reply_ids == ("chat-1",)
+    assert len(server.requests) == 2
 
 
 def test_no_server_is_a_config_error():
     with pytest.raises(ConfigError, match="no judge server"):
-        OpenAIJudge(JudgeSection(base_urls=()))
+        make_suite(RewardsSection(judge=JudgeSection(kind="openai", base_urls=())))
 
 
 def test_through_the_suite_a_failed_call_is_unscored_and_never_zero(server: JudgeServer):
     server.replies = [answer(ANSWER), failure(400)]
     judge = JudgeSection(kind="openai", base_urls=(server.url,), concurrency=1)
-    suite = make_suite(RewardsSection(terms=(RewardTerm(name="cser"),), cser=CserSection(judge=judge)))
+    suite = make_suite(
+        RewardsSection(
+            terms=(RewardTerm(name="cser"),),
+            judge=judge,
+            cser=CserSection(mode="joint"),
+            cache=CacheSection(enabled=False),
+        )
+    )
     sample = Sample(id="a", video="a.mp4", prompt="", caption="", reference="A man waves at the camera.")
 
     async def both() -> tuple[RewardBreakdown | Unscored, ...]:
-        scores = await suite.score_group(sample, ["A man waves.", "A man waves."])
+        scores = await suite.score_group(sample, ["A man waves.", "Two men wave."])
         await suite.close()
         return scores
 

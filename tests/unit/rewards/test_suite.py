@@ -14,6 +14,7 @@ from owlcap.config import RewardsSection, RewardTerm
 from owlcap.errors import ConfigError, JudgeError, RewardError
 from owlcap.registry import register
 from owlcap.types import RewardBreakdown, Sample, Score, ScoredRollout, Unscored
+from rewards.judges import Judges
 from rewards.suite import RewardSuite, make_suite
 
 SAMPLE = Sample(id="clip-7", video="a.mp4", prompt="", caption="", reference="Someone in a red shirt jumps.")
@@ -209,6 +210,7 @@ def test_the_default_suite_is_cser_plus_length():
         "correctness": 1.0,
         "completeness": 1.0,
         "f1": 1.0,
+        "units": 2.0,
         "motion_correctness": 1.0,
         "motion_completeness": 1.0,
         "motion_f1": 1.0,
@@ -218,7 +220,7 @@ def test_the_default_suite_is_cser_plus_length():
         "length_words": 6.0,
         "repetition": 0.0,
     }
-    assert exact.parts["cser"].judgement is not None
+    assert exact.parts["cser"].judgements
 
 
 def test_an_unreadable_reference_leaves_the_group_unscored():
@@ -264,7 +266,7 @@ def test_bad_settings_are_config_errors(rewards: RewardsSection, message: str):
 @pytest.mark.usefixtures("own_rewards")
 def test_what_is_no_reward_is_refused():
     @register("reward", "number")
-    def number(rewards: RewardsSection, options: Mapping[str, Any]) -> float:
+    def number(judges: Judges, options: Mapping[str, Any]) -> float:
         return 1.0
 
     @register("reward", "old_style")

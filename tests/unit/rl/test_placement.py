@@ -32,7 +32,7 @@ def rl_run(**changes: object) -> RlRun:
 
 
 def with_judge(**changes: object) -> RlRun:
-    return rl_run(rewards={"cser": {"judge": {"kind": "openai"}}}, **changes)
+    return rl_run(rewards={"judge": {"kind": "openai"}, "cser": {"mode": "joint"}}, **changes)
 
 
 def test_resources_and_work_add_up() -> None:
@@ -53,6 +53,12 @@ def test_judge_calls_count_rollouts_and_evaluations() -> None:
     # after 0, 4, 8 and 10 updates: 30 clips greedy and 30 sampled each
     assert p.num_evaluations == 4
     assert p.judge_calls == 10 * 24 + 4 * 60
+
+
+def test_staged_judging_asks_three_times_a_caption_and_once_a_reference() -> None:
+    judge = {"kind": "openai"}
+    p = plan(rl_run(rewards={"judge": judge, "panel": [judge]}), TWO_CORES)
+    assert p.judge_calls_per_step == p.prompts_per_step + (1 + 2 * 2) * p.sequences_per_step
 
 
 def test_evaluations_come_at_the_start_at_intervals_and_at_the_end() -> None:

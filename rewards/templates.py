@@ -1,0 +1,66 @@
+"""Prompt templates: text files with $placeholders, in rewards/prompts or in the user's own folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from owlcap.errors import ConfigError
+from rewards.replies import encodable
+
+FOLDER = Path(__file__).parent / "prompts"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    """One template and the hash of its text, which is part of every cache key."""
+
+    text: str
+    hash: str
+
+    def render(self, **values: str) -> str:
+        """The prompt. Values go in as they are: captions belong into `quoted` first."""
+        return Template(self.text).substitute(values)
+
+
+def load_template(name: str, placeholders: frozenset[str], folder: str | None = None) -> PromptTemplate:
+    """Read `name`.txt from `folder` if it is there, else the project's own.
+
+    Args:
+        placeholders: what the text must contain, each as $name.
+
+    Raises:
+        ConfigError: no such folder, an unreadable file, a placeholder that is missing or unknown.
+    """
+    file = FOLDER / f"{name}.txt"
+    if folder is not None:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"no such folder: {folder}", where="rewards.prompts", cure="make it, or set it to null")
+        own = Path(folder) / file.name
+        file = own if own.exists() else file
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the prompt template cannot be read: {error}", where=str(file)) from error
+    template = Template(text)
+    allowed = ", ".join(f"${name}" for name in sorted(placeholders))
+    if not template.is_valid():
+        raise ConfigError("a $ that starts no placeholder", where=str(file), allowed=f"{allowed}; write $$ for a $")
+    found = frozenset(template.get_identifiers())
+    if found != placeholders:
+        odd = ", ".join(f"${name}" for name in sorted(found ^ placeholders))
+        raise ConfigError(f"placeholders that are missing or unknown: {odd}", where=str(file), allowed=allowed)
+    return PromptTemplate(text, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def quoted(caption: str) -> str:
+    """A caption as a JSON string: quotes and line breaks inside it cannot end it."""
+    return json.dumps(encodable(caption), ensure_ascii=False)
+
+
+def numbered(statements: tuple[str, ...]) -> str:
+    """Statements as lines "1. ...": each a JSON string, so that none can pass for another line."""
+    return "\n".join(f"{number}. {quoted(statement)}" for number, statement in enumerate(statements, start=1))
