@@ -11,21 +11,22 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from owlcap.config import RlRun, Run, SftRun
+from owlcap.config import RewardsSection, RlRun, Run, SftRun
 from owlcap.config_problems import Key, describe_invalid, spell
 from owlcap.errors import ConfigError
 
 KINDS: dict[str, type[SftRun] | type[RlRun]] = {"sft": SftRun, "rl": RlRun}
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +81,62 @@ def load_run(path_or_name: str | Path, overrides: Sequence[str] = ()) -> SftRun 
             allowed=", ".join(KINDS),
             cure="add `kind: sft` or `kind: rl` to the file (files under configs/base/ are not runs by themselves)",
         )
+    return _checked(KINDS[kind], values, path, (*layers, *given))
+
+
+def load_rewards(path_or_name: str | Path, overrides: Sequence[str] = ()) -> RewardsSection:
+    """Compose and check the reward settings alone: of a file that holds just them, or of an RL configuration.
+
+    A configuration with `rewards:` or `kind: rl` is read as a whole run, of which nothing else is checked; any other
+    file holds the keys of its rewards section at the top (`judge: ...`, `terms: ...`).
+
+    Args:
+        path_or_name: a YAML file, or the name of one in configs/.
+        overrides: `key.sub=value`, with or without `rewards.` in front of the key.
+
+    Raises:
+        ConfigError: as `load_run`; or the file is of a run without rewards (`kind: sft`).
+    """
+    path = find_config(path_or_name)
+    layers = read_layers(path)
+    merged = OmegaConf.merge(*(layer.settings for layer in layers))
+    assert isinstance(merged, DictConfig)
+    kind = merged.get("kind")
+    if kind not in (None, "rl"):
+        raise ConfigError(
+            f"a run of kind {kind!r} has no rewards",
+            where=str(path),
+            allowed="an RL configuration, or a file with the keys of its rewards section: "
+            + ", ".join(RewardsSection.model_fields),
+        )
+    whole = kind == "rl" or "rewards" in merged
+    given = [_in_rewards(read_override(text), whole) for text in overrides]
+    for override in given:
+        _apply(override, merged)
+    section = merged.get("rewards", OmegaConf.create({})) if whole else merged
+    if not isinstance(section, DictConfig):
+        raise ConfigError(f"rewards is {section!r}", where=_place(layers, ("rewards",)), allowed="a section of keys")
+    inside: Key = ("rewards",) if whole else ()
+    return _checked(RewardsSection, _resolve(section, path), path, (*layers, *given), inside)
+
+
+def _in_rewards(override: Override, whole: bool) -> Override:
+    """The override with its key as the file that it goes over spells it."""
+    first, *rest = override.key
+    if not whole:
+        return replace(override, key=tuple(rest)) if first == "rewards" and rest else override
+    return override if first in RlRun.model_fields else replace(override, key=("rewards", *override.key))
+
+
+def _checked(
+    schema: type[Schema], values: dict[str, Any], path: Path, layers: Sequence[Layer | Override], inside: Key = ()
+) -> Schema:
+    """The values as a frozen section; `inside` is the key that they stand under in the layers."""
     try:
         # Strict JSON mode: lists become tuples and whole numbers floats, but "8" is not 8 and 1 is not true.
-        return KINDS[kind].model_validate_json(to_json(values), strict=True)
+        return schema.model_validate_json(to_json(values), strict=True)
     except ValidationError as error:
-        raise describe_invalid(KINDS[kind], error, str(path), lambda key: _place((*layers, *given), key)) from error
+        raise describe_invalid(schema, error, str(path), lambda key: _place(layers, (*inside, *key))) from error
 
 
 def dump(run: Run) -> str:
