@@ -111,7 +111,7 @@ class _Trainer:
         self.store = CheckpointStore(run.checkpoints, cfg.checkpoint.keep)
         num_rows = plan.num_train + plan.num_validation
         self.bad = BadClips(num_rows, cfg.data.max_bad_rows_share, cfg.data.train)
-        self.validation_loss = math.nan
+        self.validation_loss: float | None = None  # of the last validation since this start
 
     def run(self, resume: bool) -> Path:
         """Prepare, train from the newest checkpoint or from the start, export."""
@@ -196,7 +196,8 @@ class _Trainer:
                     self._validate(step, metrics)
                 if last or step % cfg.checkpoint.every_steps == 0:
                     self._save(step, layout)
-                update(step, f"loss {values['loss']:.3f}  validation {self.validation_loss:.3f}")
+                known = "" if self.validation_loss is None else f"  validation {self.validation_loss:.3f}"
+                update(step, f"loss {values['loss']:.3f}{known}")
 
     def _validate(self, step: int, metrics: MetricsWriter) -> None:
         if not self.plan.num_validation:

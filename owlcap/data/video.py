@@ -3,8 +3,8 @@
 `decode` works in the calling process. `VideoLoader` runs it in child processes that are killed when a clip passes
 its deadline, because decoders are known to hang for ever on broken files (dmlc/decord issues 269 and 363).
 
-Sampling and sizing follow Qwen2.5-VL's own preprocessing (qwen-vl-utils): frames at a wanted rate, an even number
-of them (a temporal patch is two frames), sides in multiples of 28 pixels (2x2 patches of 14), a pixel budget for a
+Sampling and sizing follow Qwen2.5-VL's preprocessing in transformers: frames at a wanted rate, an even number of
+them (a temporal patch is two frames), sides in multiples of 28 pixels (2x2 patches of 14), a pixel budget for a
 frame and for the clip.
 """
 
@@ -36,16 +36,17 @@ CLIPS_PER_CHILD = 2000  # decord leaks memory: a child is replaced after this ma
 
 
 def sample_indices(num_frames: int, fps: float, video: VideoSection) -> tuple[int, ...]:
-    """Positions of the frames to keep, evenly spread over `num_frames` source frames of rate `fps`.
+    """Positions of the frames to keep: the first of `count` equal parts of `num_frames` source frames of rate `fps`.
 
     An even count at `video.fps`, between min_frames and max_frames, never more than the source has (a one-frame
-    source gives that frame twice).
+    source gives that frame twice). Transformers' video processor and vLLM's server take the same frames, so that a
+    served policy sees what it was trained on (docs/adr/0005).
     """
     lowest = math.ceil(video.min_frames / TEMPORAL_PATCH) * TEMPORAL_PATCH
     highest = min(video.max_frames, num_frames) // TEMPORAL_PATCH * TEMPORAL_PATCH
     count = min(max(num_frames / fps * video.fps, lowest), highest)
     count = max(int(count) // TEMPORAL_PATCH * TEMPORAL_PATCH, TEMPORAL_PATCH)
-    return tuple(round(i * (num_frames - 1) / (count - 1)) for i in range(count))
+    return tuple(i * num_frames // count for i in range(count))
 
 
 def frame_size(height: int, width: int, num_frames: int, video: VideoSection) -> tuple[int, int]:
