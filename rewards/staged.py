@@ -89,34 +89,47 @@ class StagedJudge:
     async def _label(
         self, statements: Sequence[Statement], caption: str, template: PromptTemplate
     ) -> Answer[tuple[Label, ...]]:
-        if not statements:
-            return Answer((), "")
-        return await self._labeller.ask(
-            Question(
-                kind="labels",
-                prompt=template.render(
-                    caption=quoted(caption), statements=numbered(tuple(statement.text for statement in statements))
-                ),
-                template_hash=template.hash,
-                read=partial(read_labels, count=len(statements)),
-                schema=labels_schema(len(statements)),
-            )
+        return await ask_labels(self._labeller, template, [statement.text for statement in statements], caption)
+
+
+async def ask_labels(
+    model: ChatModel, template: PromptTemplate, statements: Sequence[str], caption: str
+) -> Answer[tuple[Label, ...]]:
+    """One label a statement, against the whole caption. No statements are not asked about.
+
+    Args:
+        template: check_predicted or check_reference.
+
+    Raises:
+        JudgeError: from the model.
+    """
+    if not statements:
+        return Answer((), "")
+    return await model.ask(
+        Question(
+            kind="labels",
+            prompt=template.render(caption=quoted(caption), statements=numbered(tuple(statements))),
+            template_hash=template.hash,
+            read=partial(read_labels, count=len(statements)),
+            schema=labels_schema(len(statements)),
         )
+    )
 
 
 def units_schema(max_units: int) -> Mapping[str, Any]:
     """JSON schema of {"motion": [...], "detail": [...]}."""
-    statements = {
-        "type": "array",
-        "maxItems": max_units,
-        "items": {"type": "string", "minLength": 1, "maxLength": MAX_UNIT_LENGTH},
-    }
-    return _object(dict.fromkeys(get_args(Tag), statements))
+    return object_schema(dict.fromkeys(get_args(Tag), list_schema(max_units)))
+
+
+def list_schema(max_items: int) -> Mapping[str, Any]:
+    """JSON schema of a list of short texts."""
+    items = {"type": "string", "minLength": 1, "maxLength": MAX_UNIT_LENGTH}
+    return {"type": "array", "maxItems": max_items, "items": items}
 
 
 def labels_schema(count: int) -> Mapping[str, Any]:
     """JSON schema of {"1": label, ..., "count": label}."""
-    return _object({str(number): {"type": "string", "enum": list(LABELS)} for number in range(1, count + 1)})
+    return object_schema({str(number): {"type": "string", "enum": list(LABELS)} for number in range(1, count + 1)})
 
 
 def read_statements(text: str, *, required: bool) -> tuple[Statement, ...]:
@@ -145,15 +158,24 @@ def read_labels(text: str, *, count: int) -> tuple[Label, ...]:
     Raises:
         InvalidReply: no JSON object, a number without a label or beyond `count`, an unknown label.
     """
+    return tuple(_label(value, number) for number, value in enumerate(read_numbered(text, count=count), start=1))
+
+
+def read_numbered(text: str, *, count: int) -> list[object]:
+    """What a reply of the form {"1": ..., "2": ...} gives the numbers 1 to `count`.
+
+    Raises:
+        InvalidReply: no JSON object, a number that is missing or beyond `count`.
+    """
     reply = read_object(text)
     wanted = [str(number) for number in range(1, count + 1)]
     odd = sorted(set(wanted) ^ set(reply))
     if odd:
         raise InvalidReply(f"{len(reply)} labels for {count} statements; missing or extra: {', '.join(odd[:5])}")
-    return tuple(_label(reply[number], number) for number in wanted)
+    return [reply[number] for number in wanted]
 
 
-def _label(value: object, number: str) -> Label:
+def _label(value: object, number: int) -> Label:
     for label in LABELS:
         if value == label:
             return label
@@ -164,7 +186,8 @@ def _labelled(statements: Sequence[Statement], labels: Sequence[Label]) -> tuple
     return tuple(Unit(one.text, one.tag, label) for one, label in zip(statements, labels, strict=True))
 
 
-def _object(properties: Mapping[str, Any]) -> Mapping[str, Any]:
+def object_schema(properties: Mapping[str, Any]) -> Mapping[str, Any]:
+    """JSON schema of an object with exactly these properties."""
     return {
         "type": "object",
         "properties": dict(properties),
