@@ -27,11 +27,20 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A multiple-choice question about a clip. `answer` is one of the `options`, which all differ."""
+
+    question: str
+    options: tuple[str, ...]
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One row of a data set: a video, the question asked of it, and its captions.
 
     `caption` is what SFT imitates; `reference` is what rewards and evaluation compare with
-    (equal to `caption` unless the row names another).
+    (equal to `caption` unless the row names another). Some rewards ask for `questions` or `keypoints`.
     """
 
     id: str
@@ -42,6 +51,8 @@ class Sample:
     facts: tuple[Fact, ...] = ()
     start_s: float | None = None
     end_s: float | None = None
+    questions: tuple[Choice, ...] = ()
+    keypoints: tuple[str, ...] = ()  # statements that a good caption conveys
 
 
 @dataclass(frozen=True, slots=True)

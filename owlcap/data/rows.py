@@ -8,6 +8,8 @@ One object a line:
      "captions": {"full": "...", "brief": "..."},      optional: other captions, by name
      "reference": "...",                               optional: what rewards compare with
      "facts": [{"text": "shirt=red", "tag": "detail"}],  optional
+     "questions": [{"question": "Who waves?", "options": ["a man", "a girl"], "answer": "a girl"}],  optional
+     "keypoints": ["a girl waves", ...],               optional: what a good caption conveys
      "start_s": 0.0, "end_s": 2.0}                     optional: the part of the video that is meant
 
 Every fault is a DataError that names file:line and a cure.
@@ -25,12 +27,13 @@ from typing import Any, NotRequired, TypedDict
 
 from owlcap.config import DataSection
 from owlcap.errors import DataError, VideoError
-from owlcap.types import Fact, Sample, Tag
+from owlcap.types import Choice, Fact, Sample, Tag
 
 VIDEO_MARK = "<video>"
 TARGET_MESSAGES = "messages"  # DataSection.target: the assistant message
 DEFAULT_REFERENCE = "reference"  # DataSection.reference: the row's own `reference`, if it has one
 TAGS: tuple[Tag, ...] = ("motion", "detail")
+MAX_OPTIONS = 26  # of a question: one a letter
 
 
 class Message(TypedDict):
@@ -47,6 +50,14 @@ class FactRow(TypedDict):
     tag: Tag
 
 
+class QuestionRow(TypedDict):
+    """A Choice as JSON."""
+
+    question: str
+    options: list[str]
+    answer: str
+
+
 class Row(TypedDict):
     """One line of the file."""
 
@@ -56,6 +67,8 @@ class Row(TypedDict):
     captions: NotRequired[dict[str, str]]
     reference: NotRequired[str]
     facts: NotRequired[list[FactRow]]
+    questions: NotRequired[list[QuestionRow]]
+    keypoints: NotRequired[list[str]]
     start_s: NotRequired[float]
     end_s: NotRequired[float]
 
@@ -192,6 +205,10 @@ class _RowReader:
             facts=self._facts(),
             start_s=start_s,
             end_s=end_s,
+            questions=tuple(
+                self._question(row, f"questions[{index}]") for index, row in enumerate(self._list("questions"))
+            ),
+            keypoints=self._texts(self._list("keypoints"), "keypoints"),
         )
 
     def _bad(self, what: str, allowed: str, cure: str) -> DataError:
@@ -282,6 +299,46 @@ class _RowReader:
             if not isinstance(fact, dict) or not isinstance(fact.get("text"), str) or fact.get("tag") not in TAGS:
                 raise self._bad(f"A fact of the row is {fact!r:.80}.", allowed, "give it a text and a tag")
         return tuple(Fact(text=fact["text"], tag=fact["tag"]) for fact in facts)
+
+    def _list(self, key: str) -> list[Any]:
+        value = self.row.get(key, [])
+        if not isinstance(value, list):
+            raise self._bad(f"The row's {key} are not a list.", f"{key}: [...]", f"mend the key {key}")
+        return value
+
+    def _text(self, value: Any, field: str) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise self._bad(f"The row's {field} is {value!r:.80}.", "a text", f"mend or remove {field}")
+        return value.strip()
+
+    def _texts(self, values: list[Any], field: str) -> tuple[str, ...]:
+        texts = tuple(self._text(value, f"{field}[{index}]") for index, value in enumerate(values))
+        twice = [text for text in texts if texts.count(text) > 1]
+        if twice:
+            raise self._bad(f"The row's {field} have {twice[0]!r:.80} twice.", "texts that differ", "keep one")
+        return texts
+
+    def _question(self, row: Any, field: str) -> Choice:
+        allowed = '{"question": text, "options": [text, ...], "answer": one of the options}'
+        if not isinstance(row, dict):
+            raise self._bad(f"The row's {field} is {row!r:.80}.", allowed, f"mend {field}")
+        question = self._text(row.get("question"), f"{field}.question")
+        options = row.get("options")
+        if not isinstance(options, list) or not 2 <= len(options) <= MAX_OPTIONS:
+            raise self._bad(
+                f"The row's {field}.options are {options!r:.80}.",
+                f"a list of 2 to {MAX_OPTIONS} texts",
+                f"mend {field}",
+            )
+        texts = self._texts(options, f"{field}.options")
+        answer = self._text(row.get("answer"), f"{field}.answer")
+        if answer not in texts:
+            raise self._bad(
+                f"The row's {field}.answer is {answer!r:.80}.",
+                f"the text of one of the options: {', '.join(map(repr, texts))}",
+                f"mend {field}",
+            )
+        return Choice(question, texts, answer)
 
     def _seconds(self) -> tuple[float | None, float | None]:
         times: list[float | None] = []

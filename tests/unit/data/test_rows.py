@@ -10,7 +10,7 @@ import pytest
 from owlcap.config import DataSection
 from owlcap.data.rows import Message, Row, read_rows, write_rows
 from owlcap.errors import DataError, VideoError
-from owlcap.types import Fact, Sample
+from owlcap.types import Choice, Fact, Sample
 
 
 def good_row(**changes: Any) -> dict[str, Any]:
@@ -59,6 +59,13 @@ def test_a_row_becomes_a_sample_with_its_video_beside_the_file(file_of: Callable
     ]
 
 
+def test_questions_and_keypoints_of_a_row_become_the_samples(file_of: Callable[..., Path]) -> None:
+    question = {"question": " Who jumps? ", "options": ["a dog", " a person "], "answer": "a person"}
+    (sample,) = read_rows(file_of(good_row(questions=[question], keypoints=["a person jumps "])))
+    assert sample.questions == (Choice("Who jumps?", ("a dog", "a person"), "a person"),)
+    assert sample.keypoints == ("a person jumps",)
+
+
 def test_an_absolute_video_path_stays(file_of: Callable[..., Path]) -> None:
     assert read_rows(file_of(good_row(videos=["/films/a.mp4"])))[0].video == "/films/a.mp4"
 
@@ -94,6 +101,13 @@ def test_a_row_without_answer_serves_when_the_target_is_a_named_caption(file_of:
 
 USER = {"role": "user", "content": "<video>Describe."}
 ANSWER = {"role": "assistant", "content": "A person jumps."}
+
+
+def asking(**changes: Any) -> dict[str, Any]:
+    question = {"question": "Who jumps?", "options": ["a dog", "a person"], "answer": "a person"}
+    return good_row(id="b", questions=[question, {**question, **changes}])
+
+
 BAD_ROWS: dict[str, tuple[Any, str]] = {
     "broken JSON": ('{"id": "b", "messages": [', "not JSON"),
     "not an object": ("[1, 2]", "JSON list"),
@@ -126,6 +140,19 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
     "facts is a text": (good_row(id="b", facts="shirt=red"), "facts are not a list"),
     "fact without tag": (good_row(id="b", facts=[{"text": "shirt=red"}]), "{'text': 'shirt=red'}"),
     "fact with another tag": (good_row(id="b", facts=[{"text": "x", "tag": "sound"}]), "'sound'"),
+    "questions is an object": (good_row(id="b", questions={}), "questions are not a list"),
+    "question is a text": (good_row(id="b", questions=["Who jumps?"]), "questions[0] is 'Who jumps?'"),
+    "blank question": (asking(question=" "), "questions[1].question is ' '"),
+    "options is a text": (asking(options="a person"), "questions[1].options are 'a person'"),
+    "one option": (asking(options=["a person"]), "questions[1].options are ['a person']"),
+    "more options than letters": (asking(options=[str(i) for i in range(27)]), "questions[1].options are ['0'"),
+    "option is a number": (asking(options=["a person", 3]), "questions[1].options[1] is 3"),
+    "an option twice": (asking(options=["a person", "a person "]), "questions[1].options have 'a person' twice"),
+    "no answer": (asking(answer=None), "questions[1].answer is None"),
+    "answer is a letter": (asking(answer="B"), "questions[1].answer is 'B'"),
+    "keypoints is a text": (good_row(id="b", keypoints="jumps"), "keypoints are not a list"),
+    "blank keypoint": (good_row(id="b", keypoints=["a person jumps", ""]), "keypoints[1] is ''"),
+    "a keypoint twice": (good_row(id="b", keypoints=["jumps", "jumps"]), "keypoints have 'jumps' twice"),
     "start is a text": (good_row(id="b", start_s="0:01"), "start_s is '0:01'"),
     "start is negative": (good_row(id="b", start_s=-1), "start_s is -1"),
     "end is not a number": (json.dumps(good_row(id="b", end_s=float("nan"))), "end_s is nan"),
