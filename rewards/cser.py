@@ -14,15 +14,16 @@ import asyncio
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
-from owlcap.config import CserSection, Section
+from owlcap.config import CserSection, RewardsSection, Section
 from owlcap.errors import ConfigError, JudgeError
 from owlcap.registry import register
 from owlcap.types import Judgement, Label, Sample, Score, Tag, Unit, Unscored
 from rewards.base import Judge
-from rewards.failures import one_line
-from rewards.judges import Judges, check_captions
+from rewards.failures import one_line, score_each
+from rewards.judges import Calls, Judges, check_captions, judge_sections
 from rewards.options import parse_options
 from rewards.panel import Vote, majority, spread
 
@@ -153,15 +154,20 @@ class CserReward:
             )
         self._members = tuple(members or judges.members)
 
+    @staticmethod
+    def calls(settings: RewardsSection) -> Calls:
+        """Joint: one a judge. Staged: units of each caption once, two matching calls a judge."""
+        asked = sum(judge.kind == "openai" for judge in judge_sections(settings).values())
+        if not asked or settings.cser.mode == "joint":
+            return Calls(per_caption=asked)
+        return Calls(per_caption=1 + 2 * asked, per_reference=1)
+
     async def score_group(self, sample: Sample, captions: Sequence[str]) -> list[Score | Unscored]:
         """All captions against the sample's reference, at the same time."""
-        return list(await asyncio.gather(*(self._score(sample, caption) for caption in captions)))
+        return await score_each(self.name, captions, partial(self._score, sample))
 
     async def _score(self, sample: Sample, caption: str) -> Score | Unscored:
-        try:
-            check_captions(caption, sample.reference, self._settings.judge)
-        except JudgeError as error:
-            return Unscored(self.name, one_line(error))
+        check_captions(caption, sample.reference, self._settings.judge)
         answers = await asyncio.gather(*(self._ask(judge, caption, sample.reference) for judge in self._members))
         judgements = [answer for answer in answers if isinstance(answer, Judgement)]
         problems = [answer for answer in answers if isinstance(answer, JudgeError)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 MAIN = "judge"
 CHARACTERS_A_WORD = 12  # above this, a text is longer than its count of words tells: it has no spaces, or no letters
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Requests to judges that a reward takes at most, when none is tried again or answered from the cache."""
+
+    per_caption: int = 0
+    per_reference: int = 0
 
 
 class Judges:
@@ -116,16 +125,6 @@ def judge_sections(settings: RewardsSection) -> dict[str, JudgeSection]:
     return {MAIN: settings.judge, **panel}
 
 
-def cser_calls(settings: RewardsSection, num_captions: int, num_references: int) -> int:
-    """Requests that CSER of so many captions takes at most, when none is tried again or answered from the cache."""
-    asked = sum(judge.kind == "openai" for judge in judge_sections(settings).values())
-    if not asked or all(term.name != "cser" for term in settings.terms):
-        return 0
-    if settings.cser.mode == "joint":
-        return asked * num_captions
-    return num_references + (1 + 2 * asked) * num_captions
-
-
 def check_captions(predicted: str, reference: str, judge: JudgeSection) -> None:
     """Refuse what no judge should be asked about.
 
@@ -134,11 +133,20 @@ def check_captions(predicted: str, reference: str, judge: JudgeSection) -> None:
     """
     if not reference.strip():
         raise JudgeError("the reference caption is empty", cure="give every row a reference caption")
-    for name, caption in (("caption", predicted), ("reference caption", reference)):
-        num_words = max(len(words(caption)), len(caption) // CHARACTERS_A_WORD)
-        if num_words > judge.max_caption_words:
-            raise JudgeError(
-                f"the {name} has {num_words} words",
-                allowed=f"rewards.judge.max_caption_words={judge.max_caption_words}",
-                cure="lower rollout.max_new_tokens, or raise the limit if the judge's context holds it",
-            )
+    check_length("caption", predicted, judge)
+    check_length("reference caption", reference, judge)
+
+
+def check_length(name: str, caption: str, judge: JudgeSection) -> None:
+    """Refuse a caption that is longer than the judge may be given.
+
+    Raises:
+        JudgeError: it is.
+    """
+    num_words = max(len(words(caption)), len(caption) // CHARACTERS_A_WORD)
+    if num_words > judge.max_caption_words:
+        raise JudgeError(
+            f"the {name} has {num_words} words",
+            allowed=f"rewards.judge.max_caption_words={judge.max_caption_words}",
+            cure="lower rollout.max_new_tokens, or raise the limit if the judge's context holds it",
+        )

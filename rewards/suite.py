@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 
-import rewards.cser
-import rewards.length  # noqa: F401  (registers itself)
+import rewards.catalogue  # noqa: F401  (registers the project's rewards)
 from owlcap.config import RewardsSection, RewardTerm
 from owlcap.errors import ConfigError, JudgeError, RewardError
 from owlcap.registry import resolve

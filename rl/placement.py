@@ -9,7 +9,7 @@ from pathlib import Path
 
 from owlcap.config import RlRun
 from owlcap.errors import PlacementError
-from rewards.judges import cser_calls
+from rewards.catalogue import judge_calls
 from rl.state import PromptOrder, num_steps
 
 TABLE_WIDTH = 100
@@ -120,8 +120,8 @@ def plan(cfg: RlRun, resources: Resources | None = None) -> PlacementPlan:
         learner_tokens_per_step=rollout.prompts_per_step * cfg.data.max_prompt_tokens + sampled,
         num_steps=steps,
         judge=f"{judge.model} at {', '.join(judge.base_urls)}" if judge.kind == "openai" else "lexical, offline",
-        judge_calls_per_step=cser_calls(cfg.rewards, sequences, rollout.prompts_per_step),
-        judge_calls_per_evaluation=cser_calls(cfg.rewards, captions, evaluation.num_clips) if captions else 0,
+        judge_calls_per_step=judge_calls(cfg.rewards, sequences, rollout.prompts_per_step),
+        judge_calls_per_evaluation=judge_calls(cfg.rewards, captions, evaluation.num_clips) if captions else 0,
         num_evaluations=None if steps is None else _num_evaluations(cfg, steps),
         notes=_notes(cfg),
     )
