@@ -196,7 +196,7 @@ def test_what_a_broken_reward_raises_reaches_the_driver_with_its_name(pools: lis
 
 
 def test_a_judge_that_cannot_be_reached_gives_unscored_rollouts(pools: list[RewardPool]):
-    judge = JudgeSection(kind="openai", base_urls=("http://127.0.0.1:1/v1",))
+    judge = JudgeSection(kind="openai", base_urls=("http://127.0.0.1:1/v1",), call_deadline_s=1.0)
     pool = RewardPool(RewardsSection(judge=judge), ClusterSection())
     pools.append(pool)
     scored = get(pool.submit(group("a", "b")))
