@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
+from typing import Any, cast
 
 import rewards.catalogue  # noqa: F401  (registers the project's rewards)
 from owlcap.config import RewardsSection, RewardTerm
@@ -21,6 +22,7 @@ from owlcap.types import RewardBreakdown, Sample, Score, ScoredRollout, Unscored
 from rewards.base import Closeable, Reward
 from rewards.chat import Usage
 from rewards.failures import one_line
+from rewards.functions import FunctionReward, is_reward_function
 from rewards.judges import Judges
 from rewards.limits import RateLimiter
 from rewards.room import Room
@@ -156,6 +158,8 @@ def _make_reward(term: RewardTerm, judges: Judges) -> Reward:
     if not math.isfinite(term.weight):
         raise ConfigError(f"the weight is {term.weight}", where=where, allowed="a finite number")
     factory = resolve("reward", term.name)
+    if is_reward_function(factory):
+        return FunctionReward(term.name.rpartition(":")[2], cast(Callable[..., Any], factory), term.options)
     if not callable(factory):
         raise ConfigError(
             f"{term.name} is not callable", where=where, allowed="a class or function that makes a Reward"
@@ -164,7 +168,9 @@ def _make_reward(term: RewardTerm, judges: Judges) -> Reward:
         reward = factory(judges, term.options)
     except TypeError as error:  # most often a signature that does not fit
         raise ConfigError(
-            f"{term.name} cannot be built: {error}", where=where, allowed="a callable that takes (judges, options)"
+            f"{term.name} cannot be built: {error}",
+            where=where,
+            allowed="a class that takes (judges, options), or a function of caption or captions",
         ) from error
     if not isinstance(reward, Reward):
         raise ConfigError(
@@ -203,7 +209,7 @@ def _checked(outcome: object, reward: Reward, sample: Sample) -> Outcome:
         raise RewardError(
             f"the reward {reward.name} returned a {type(outcome).__name__}",
             where=_place(reward, sample),
-            allowed="Score or Unscored",
+            allowed="Score or Unscored; of a function also a number, or None for unscored",
         )
     named: Mapping[str, object] = {"value": outcome.value, **outcome.metrics}
     for name, number in named.items():
@@ -226,5 +232,7 @@ async def _cancel(tasks: Sequence[asyncio.Future[tuple[Outcome, ...]]]) -> None:
 
 
 def _place(reward: Reward, sample: Sample) -> str:
+    if isinstance(reward, FunctionReward):
+        return f"{reward.place}, sample {sample.id}"
     kind = type(reward)
     return f"{kind.__module__}.{kind.__qualname__}.score_group, sample {sample.id}"

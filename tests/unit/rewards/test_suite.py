@@ -270,7 +270,7 @@ def test_what_is_no_reward_is_refused():
         return 1.0
 
     @register("reward", "old_style")
-    def old_style(captions: Sequence[str]) -> list[float]:
+    def old_style(texts: Sequence[str]) -> list[float]:
         return []
 
     register("reward", "constant")(3.0)
