@@ -4,8 +4,8 @@ python tools/make_labelled_set.py            write the files
 python tools/make_labelled_set.py --check    fail when they are not what would be written
 
 English rows come from tools/labelled/*.yaml, written by hand: a reference, a paraphrase of it, and edits of the
-paraphrase ("old -> new", each found exactly once): `omit` leaves one fact out, each edit of `wrong` makes one fact
-wrong; all of them together are "several wrong"; the paraphrase of a row of another theme is "off topic".
+paraphrase ("old -> new", each found exactly once): `omit` leaves one fact out, `omit_clause` a whole clause (which
+may hold several facts, so that it is not compared with one wrong fact), each edit of `wrong` makes one fact wrong; all of them together are "several wrong"; the paraphrase of a row of another theme is "off topic".
 Toy rows come from the toy world's caption writer: the same scene worded twice, and scenes that differ in one fact.
 """
 
@@ -81,7 +81,7 @@ def english_rows() -> Iterator[LabelledRow]:
             wrong = {f"wrong {kind}": edited(paraphrase, edit, item["id"]) for kind, edit in item["wrong"].items()}
             candidates = [
                 Candidate("paraphrase", paraphrase, PARAPHRASE),
-                Candidate("omission", edited(paraphrase, item["omit"], item["id"]), OMISSION),
+                _left_out(item),
                 *(Candidate(kind, caption, WRONG) for kind, caption in wrong.items()),
                 Candidate("several wrong", _all_edits(paraphrase, item), SEVERAL),
                 Candidate("off topic", rng.choice(others), OFF_TOPIC),
@@ -95,6 +95,12 @@ def english_rows() -> Iterator[LabelledRow]:
                 candidates=(*candidates, *additions(candidates, rng)),
                 statements=tuple(LabelledStatement(text, label) for label, text in item["statements"].items()),
             )
+
+
+def _left_out(item: Mapping[str, str]) -> Candidate:
+    if "omit" in item:
+        return Candidate("omission", edited(item["paraphrase"], item["omit"], item["id"]), OMISSION)
+    return Candidate("clause left out", edited(item["paraphrase"], item["omit_clause"], item["id"]), WRONG)
 
 
 def edited(caption: str, edit: str, where: str) -> str:

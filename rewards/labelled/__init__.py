@@ -3,8 +3,8 @@
 `read_rows()` reads the files beside this one, which ship with the project and are written by
 tools/make_labelled_set.py: `english.jsonl` (hand-written) and `toy.jsonl` (the toy world's own captions).
 
-Candidates of a row, best first: paraphrase > omission (one fact left out) > wrong ... (one fact wrong, by kind) >
-several wrong > off topic. A candidate with `built_on` is another candidate with something added that is worth
+Candidates of a row, best first: paraphrase > omission (one fact left out) > wrong ... (one fact wrong, by kind) or
+clause left out (these two are not compared) > several wrong > off topic. A candidate with `built_on` is another candidate with something added that is worth
 nothing (repetition, padding, gibberish, instructions to the judge): it must not score above that one.
 """
 
@@ -122,5 +122,6 @@ def comparisons(row: LabelledRow) -> Iterator[Comparison]:
             continue
         for better in row.candidates:
             if better.level is not None and worse.level is not None and better.level > worse.level:
-                kind = f"{better.kind if better.level > 3 else 'one wrong'} over {worse.kind}"
+                first = "one wrong" if better.kind.startswith("wrong ") else better.kind
+                kind = f"{first} over {worse.kind}"
                 yield Comparison(kind, better, worse, strict=True)
