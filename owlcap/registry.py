@@ -7,8 +7,7 @@ Three ways to provide one, in the order in which a name is looked up:
 2. ``@register("reward", "name")`` in a module that this process has imported.
 3. an entry point of an installed package, e.g. ``[project.entry-points."owlcap.rewards"] name = "module:object"``.
 
-Rewards are built inside Ray actors, so a reward registered only by the decorator in the driver's main script
-is not known there: use a file path or an entry point for those.
+Rewards are built inside Ray actors, which are given what the decorator made known to the driver (`registered`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import difflib
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +32,7 @@ ENTRY_POINT_GROUPS: dict[Kind, str] = {
     "decoder": "owlcap.decoders",
     "pose_source": "owlcap.pose_sources",
 }
+FILE_MODULE = "owlcap_plugin_"  # begins the private module name of a plug-in's file
 _registered: dict[Kind, dict[str, object]] = {kind: {} for kind in ENTRY_POINT_GROUPS}
 
 
@@ -60,6 +60,16 @@ def register(kind: Kind, name: str) -> Callable[[T], T]:
 def names(kind: Kind) -> tuple[str, ...]:
     """Known names of a kind, sorted: registered ones and those of installed packages."""
     return tuple(sorted({*_registered[kind], *_entry_points(kind)}))
+
+
+def registered(kind: Kind, wanted: Iterable[str]) -> dict[str, object]:
+    """Those of the wanted plug-ins that the decorator made known here, for a process that has not imported them.
+
+    Ray pickles what the main script defines as code, and everything else as the name of a module to import. What a
+    plug-in file registers is left out: that process knows the file by its path.
+    """
+    known = _registered[kind]
+    return {name: known[name] for name in wanted if name in known and not _origin(known[name]).startswith(FILE_MODULE)}
 
 
 def resolve(kind: Kind, name: str) -> object:
@@ -112,7 +122,7 @@ def _from_file(kind: Kind, path: Path, attribute: str) -> object:
 
 def _load_module(path: Path, where: str) -> ModuleType:
     """The module of a file, executed at most once a process."""
-    module_name = f"owlcap_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    module_name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)

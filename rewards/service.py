@@ -12,6 +12,7 @@ scored again, which is safe because scoring changes nothing.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -21,6 +22,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from owlcap.config import ClusterSection, JudgeSection, RewardsSection
 from owlcap.errors import PlacementError, RewardError
+from owlcap.registry import register, registered
 from owlcap.types import RolloutFailure, RolloutGroup, ScoredGroup
 from rewards.suite import make_suite
 
@@ -32,10 +34,16 @@ MAX_TASK_RETRIES = 3  # of one group, when its actor dies
 
 
 class RewardWorker:
-    """Actor that owns one RewardSuite."""
+    """Actor that owns one RewardSuite.
 
-    def __init__(self, index: int, rewards: RewardsSection) -> None:
+    Args:
+        plugins: rewards by the names that the driver's decorators gave them.
+    """
+
+    def __init__(self, index: int, rewards: RewardsSection, plugins: Mapping[str, object]) -> None:
         self._index = index
+        for name, plugin in plugins.items():
+            register("reward", name)(plugin)
         self._suite = make_suite(rewards)
 
     def __repr__(self) -> str:  # shown in Ray's logs and dashboard
@@ -80,6 +88,7 @@ class RewardPool:
         make_suite(rewards)
         self._deadline_s = cluster.start_deadline_s
         rewards = _share_of_judge(rewards, cluster.reward_workers)
+        plugins = registered("reward", [term.name for term in rewards.terms])
         actor_class = ray.remote(RewardWorker)
         pool = uuid4().hex[:6]  # two pools may live in one cluster
         self._workers = [
@@ -89,7 +98,7 @@ class RewardPool:
                     num_cpus=cluster.cpus_per_reward,
                     max_restarts=MAX_RESTARTS,
                     max_task_retries=MAX_TASK_RETRIES,
-                ).remote(index, rewards)
+                ).remote(index, rewards, plugins)
             )
             for index in range(cluster.reward_workers)
         ]

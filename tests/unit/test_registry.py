@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from owlcap import registry
 from owlcap.errors import ConfigError
-from owlcap.registry import names, register, resolve
+from owlcap.registry import names, register, registered, resolve
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +106,31 @@ def test_an_entry_point_of_an_installed_package_is_found(monkeypatch: pytest.Mon
     assert names("reward") == ("lost", "shortest")
     with pytest.raises(ConfigError, match='the reward "lost" cannot be imported'):
         resolve("reward", "lost")
+
+
+def test_what_the_main_script_registers_can_be_sent_to_another_process(tmp_path: Path):
+    """As Ray does it: pickled in the process that runs the script, known by name in one that does not."""
+    sender = tmp_path / "script.py"
+    sender.write_text(
+        "import sys\nfrom ray import cloudpickle\nfrom owlcap.registry import register, registered\n"
+        "scale = 3\n"
+        "@register('reward', 'tripled')\ndef tripled(caption): return scale * len(caption)\n"
+        "open(sys.argv[1], 'wb').write(cloudpickle.dumps(registered('reward', ['tripled', 'absent'])))\n"
+    )
+    receiver = tmp_path / "receiver.py"
+    receiver.write_text(
+        "import pickle, sys\nfrom owlcap.registry import register, resolve\n"
+        "for name, plugin in pickle.load(open(sys.argv[1], 'rb')).items(): register('reward', name)(plugin)\n"
+        "print(resolve('reward', 'tripled')('ab'))\n"
+    )
+    pickled = tmp_path / "plugins.pickle"
+    subprocess.run([sys.executable, sender, pickled], check=True, timeout=120)
+    received = subprocess.run([sys.executable, receiver, pickled], check=True, timeout=120, capture_output=True)
+    assert received.stdout.decode().strip() == "6"
+
+
+def test_what_a_plugin_file_registers_is_not_sent(tmp_path: Path):
+    path = tmp_path / "mine.py"
+    path.write_text("from rewards import reward\n@reward('named')\ndef brief(caption): return 1\n")
+    assert resolve("reward", f"{path}:brief") is resolve("reward", "named")
+    assert registered("reward", ["named", f"{path}:brief"]) == {}
