@@ -146,11 +146,11 @@ class JudgeSection(Section):
     model: str = "Qwen/Qwen3-32B"
     base_urls: tuple[str, ...] = ("http://127.0.0.1:8000/v1",)
     api_key_env: str = "OWLCAP_JUDGE_API_KEY"  # name of the environment variable
-    temperature: float = Field(default=0.7, ge=0)
-    max_tokens: int = Field(default=8192, gt=0)
+    temperature: float | None = Field(default=0.7, ge=0)  # null: not sent, for servers that refuse it
+    max_tokens: int | None = Field(default=8192, gt=0)  # null: not sent; extra_body may name another limit
     structured_output: Literal["json_schema", "json_object", "none"] = "json_schema"  # the joint protocol uses none
     extra_body: dict[str, Any] = Field(default_factory=dict)  # sent with every request, as the server knows it
-    call_deadline_s: float = Field(default=120.0, gt=0)  # all tries of one call together
+    call_deadline_s: float = Field(default=120.0, gt=0)  # all tries of one call together; one try gets half
     max_tries: int = Field(default=4, gt=0)
     concurrency: int = Field(default=64, gt=0)  # calls in flight, over all reward actors
     requests_per_minute: float | None = Field(default=None, gt=0)  # over all reward actors; null: no limit

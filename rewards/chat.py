@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+KIND = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what hosted servers allow as the name of a schema
 
 
 class InvalidReply(ValueError):
@@ -18,7 +20,7 @@ class Question(Generic[T]):
     """A prompt, the form its answer must have, and how the answer is read.
 
     Attributes:
-        kind: a name for logs and structured output, e.g. "units".
+        kind: what is asked, e.g. "units"; letters, digits, _ and -. Questions of one kind and prompt are one question.
         prompt: the rendered template.
         template_hash: of the template it was rendered from; part of the cache key.
         read: turns a reply's text into a value; raises InvalidReply.
@@ -30,6 +32,10 @@ class Question(Generic[T]):
     template_hash: str
     read: Callable[[str], T]
     schema: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not KIND.fullmatch(self.kind):
+            raise ValueError(f"the kind of a question is {self.kind!r}; allowed: up to 64 letters, digits, _ and -")
 
 
 @dataclass(frozen=True, slots=True)

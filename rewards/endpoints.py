@@ -1,5 +1,8 @@
 """The servers of one judge: the least loaded is asked, and one that fails again and again is left alone for a while.
 
+The load of a server is its requests in flight, and one more for each of its failures in a row: what failed at one
+server is tried at another first.
+
 The circuit breaker of an endpoint: after `breaker_failures` requests in a row that got no answer (no connection,
 a time-out, HTTP 5xx), or one refused connection, the endpoint rests for `breaker_rest_s`. Then one request tries it;
 its outcome decides. While all endpoints rest, calls wait, each no longer than its own deadline: an outage shorter
@@ -18,8 +21,10 @@ import openai
 
 from owlcap.config import JudgeSection
 from owlcap.logging import get_logger
+from rewards.chat import InvalidReply
+from rewards.faults import ServerFault
 
-LOOK_AGAIN_S = 0.2  # at the endpoints, while another request tries one of them
+LOOK_AGAIN_S = 0.2  # at the endpoints, while none may be asked
 
 logger = get_logger(__name__)
 
@@ -32,12 +37,18 @@ class Endpoint:
     client: openai.AsyncOpenAI
     in_flight: int = 0
     num_failures: int = 0  # in a row
-    rests_until: float = -math.inf  # of the event loop's clock
-    is_tried: bool = False  # by one request after a rest
+    fault: ServerFault | None = None  # the last of them
+    rests_until: float | None = None  # of the event loop's clock; None: the breaker is closed
+    is_tried: bool = False  # by one request, after a rest
 
     def may_be_asked(self, now: float) -> bool:
         """Whether a request may go there."""
-        return now >= self.rests_until and not self.is_tried
+        return self.rests_until is None or (now >= self.rests_until and not self.is_tried)
+
+    @property
+    def load(self) -> int:
+        """What the choice goes by."""
+        return self.in_flight + self.num_failures
 
 
 class Endpoints:
@@ -51,21 +62,20 @@ class Endpoints:
     async def lease(self) -> AsyncIterator[openai.AsyncOpenAI]:
         """The client of the least loaded server that may be asked; waits while all of them rest.
 
-        What the block raises tells whether the server answered.
+        A ServerFault or InvalidReply that the block raises tells how the server did.
         """
         endpoint = await self._wait_for_one()
-        is_trial = endpoint.num_failures > 0 and math.isfinite(endpoint.rests_until)
-        endpoint.is_tried = is_trial
+        is_trial = endpoint.is_tried = endpoint.rests_until is not None
         endpoint.in_flight += 1
         try:
             yield endpoint.client
-        except openai.OpenAIError as error:
-            if is_outage(error):
-                self._failed(endpoint, error)
+        except ServerFault as fault:
+            if fault.is_outage:
+                self._failed(endpoint, fault)
             else:
                 self._answered(endpoint)
             raise
-        except Exception:  # the server answered, and the answer is what is wrong
+        except InvalidReply:
             self._answered(endpoint)
             raise
         else:
@@ -74,6 +84,11 @@ class Endpoints:
             endpoint.in_flight -= 1
             if is_trial:
                 endpoint.is_tried = False
+
+    @property
+    def fault(self) -> ServerFault | None:
+        """Why a server is not asked, or was not answering a moment ago; None where all is well."""
+        return next((endpoint.fault for endpoint in self._all if endpoint.fault is not None), None)
 
     def clients(self) -> tuple[tuple[str, openai.AsyncOpenAI], ...]:
         """Address and client of every server."""
@@ -86,18 +101,17 @@ class Endpoints:
     async def _wait_for_one(self) -> Endpoint:
         loop = asyncio.get_running_loop()
         while True:
-            now = loop.time()
-            ready = [endpoint for endpoint in self._all if endpoint.may_be_asked(now)]
+            ready = [endpoint for endpoint in self._all if endpoint.may_be_asked(loop.time())]
             if ready:
-                return min(ready, key=lambda endpoint: endpoint.in_flight)
-            rest = min(endpoint.rests_until for endpoint in self._all) - now
-            await asyncio.sleep(max(rest, LOOK_AGAIN_S))
+                return min(ready, key=lambda endpoint: endpoint.load)
+            await asyncio.sleep(LOOK_AGAIN_S)
 
-    def _failed(self, endpoint: Endpoint, error: openai.OpenAIError) -> None:
+    def _failed(self, endpoint: Endpoint, fault: ServerFault) -> None:
         now = asyncio.get_running_loop().time()
         endpoint.num_failures += 1
-        enough = 1 if is_refused(error) or endpoint.is_tried else self._settings.breaker_failures
-        if endpoint.num_failures < enough or now < endpoint.rests_until:
+        endpoint.fault = fault
+        enough = 1 if fault.is_refused or endpoint.is_tried else self._settings.breaker_failures
+        if endpoint.num_failures < enough or now < (endpoint.rests_until or -math.inf):
             return
         endpoint.rests_until = now + self._settings.breaker_rest_s
         logger.warning(
@@ -105,35 +119,10 @@ class Endpoints:
             endpoint.url,
             self._settings.breaker_rest_s,
             endpoint.num_failures,
-            type(error).__name__,
+            fault,
         )
 
     def _answered(self, endpoint: Endpoint) -> None:
-        if math.isfinite(endpoint.rests_until):
+        if endpoint.rests_until is not None:
             logger.info("the judge's server %s answers again", endpoint.url)
-        endpoint.num_failures = 0
-        endpoint.rests_until = -math.inf
-
-
-def is_outage(error: openai.OpenAIError) -> bool:
-    """Whether the server gave no answer of its own: no connection, a time-out, HTTP 5xx."""
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError)
-
-
-def is_refused(error: BaseException | None) -> bool:
-    """Whether no connection came about: refused, no such host, no trust.
-
-    A connection that was lost once it stood is a ConnectionError other than refused, or no OSError at all.
-    """
-    if not isinstance(error, openai.APIConnectionError) or isinstance(error, openai.APITimeoutError):
-        return False
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ConnectionRefusedError):
-            return True
-        if isinstance(cause, OSError) and not isinstance(cause, ConnectionError):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+        endpoint.num_failures, endpoint.fault, endpoint.rests_until = 0, None, None

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 
-import openai
 import pytest
 import stamina
-import uvicorn
 
 from owlcap.config import CacheSection, CserSection, JudgeSection, RewardsSection, RewardTerm
 from owlcap.errors import ConfigError, JudgeError
 from owlcap.types import Judgement, RewardBreakdown, Sample, Unscored
 from rewards.judges import Judges
-from rewards.openai_chat import _backoff
 from rewards.suite import make_suite
+from tests.judge_server import JudgeServer, Reply, answer, failure
 
 ANSWER = json.dumps(
     {
@@ -33,79 +28,6 @@ ANSWER = json.dumps(
     }
 )
 KEY = "sk-loopback-secret"
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the server does with one request."""
-
-    body: str = ""
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    hang: bool = False  # until the client gives up
-    cut: bool = False  # promise more bytes than are sent
-
-
-def answer(text: str | None, finish_reason: str = "stop") -> Reply:
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
-    body = {"id": "chat-1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-    return Reply(json.dumps(body))
-
-
-def failure(status: int, message: str = "no", **headers: str) -> Reply:
-    return Reply(json.dumps({"error": {"message": message}}), status, headers)
-
-
-class JudgeServer:
-    """Plays a list of replies, the last one for ever, and keeps the requests."""
-
-    def __init__(self, barrier: threading.Barrier | None = None) -> None:
-        self.barrier = barrier  # answers wait until so many requests are there
-        self.replies: list[Reply] = []
-        self.requests: list[dict[str, Any]] = []
-        self.authorization: list[str] = []
-        self.in_flight = self.most_in_flight = 0
-        self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
-        self._socket.listen()  # from here on connections wait instead of being refused
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
-        config = uvicorn.Config(self._app, interface="asgi3", lifespan="off", log_level="critical")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join()
-
-    async def _app(
-        self,
-        scope: dict[str, Any],
-        receive: Callable[[], Awaitable[dict[str, Any]]],
-        send: Callable[[dict[str, Any]], Awaitable[None]],
-    ) -> None:
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        self.requests.append(json.loads(body))
-        self.authorization.append(dict(scope["headers"])[b"authorization"].decode())
-        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        try:
-            while reply.hang and (await receive())["type"] != "http.disconnect":
-                pass
-            data = reply.body.encode("utf-8", "surrogatepass")
-            headers = {"content-type": "application/json", "content-length": str(len(data) + 99 * reply.cut)}
-            pairs = [(name.encode(), value.encode()) for name, value in (headers | reply.headers).items()]
-            if self.barrier is not None:
-                await asyncio.to_thread(self.barrier.wait, 30.0)
-            await send({"type": "http.response.start", "status": reply.status, "headers": pairs})
-            await send({"type": "http.response.body", "body": data})
-        finally:
-            self.in_flight -= 1
 
 
 @pytest.fixture
@@ -170,6 +92,7 @@ def test_the_request_carries_the_captions_and_the_settings(server: JudgeServer):
         Reply("[]"),
         Reply('{"id": "a'),
         Reply("<html>busy</html>", headers={"content-type": "text/html"}),
+        Reply("[" * 100_000),
         failure(500),
         failure(503),
         failure(429),
@@ -198,12 +121,47 @@ def test_a_lasting_fault_is_a_judge_error_after_all_tries(server: JudgeServer, b
     assert len(server.requests) == 3
 
 
-@pytest.mark.parametrize(("status", "cure"), [(400, ""), (401, "OWLCAP_JUDGE_API_KEY"), (404, "judge.model")])
-def test_a_fault_of_the_request_is_not_tried_again(server: JudgeServer, status: int, cure: str):
+@pytest.mark.parametrize(
+    ("status", "message", "cure"),
+    [
+        (400, "unknown field", "rewards.judge.structured_output to json_object or none"),
+        (400, "max_tokens is not supported with this model", "rewards.judge.max_tokens=null"),
+        (400, "temperature does not support 0.7 with this model", "rewards.judge.temperature=null"),
+        (400, "maximum context length is 4096, max_tokens is 8192", "lower rewards.judge.max_tokens"),
+        (422, "response_format is not known", "rewards.judge.structured_output"),
+        (401, "no", "OWLCAP_JUDGE_API_KEY"),
+        (403, "no", "OWLCAP_JUDGE_API_KEY"),
+        (404, "no", "rewards.judge.model"),
+    ],
+)
+def test_a_fault_of_the_request_is_not_tried_again_and_names_its_cure(
+    server: JudgeServer, status: int, message: str, cure: str
+):
     with pytest.raises(JudgeError) as caught:
-        ask(server, failure(status))
+        ask(server, failure(status, message))
     assert len(server.requests) == 1
     assert cure in (caught.value.cure or "")
+    assert message in caught.value.what
+    assert server.url in (caught.value.where or "")
+
+
+def test_a_servers_long_message_is_cut(server: JudgeServer):
+    with pytest.raises(JudgeError) as caught:
+        ask(server, failure(400, "x" * 100_000))
+    assert len(str(caught.value)) < 1000
+
+
+def test_settings_that_are_null_are_not_sent(server: JudgeServer):
+    ask(server, answer(ANSWER), temperature=None, max_tokens=None, extra_body={"max_completion_tokens": 9})
+    (request,) = server.requests
+    assert not {"temperature", "max_tokens"} & request.keys()
+    assert request["max_completion_tokens"] == 9
+
+
+def test_a_lone_surrogate_in_a_reply_is_replaced(server: JudgeServer):
+    rows = [{"units": "a man \ud800 waves", "response": "Yes"}]
+    judgement = ask(server, answer(json.dumps({"Pred_units": rows, "Gt_units": rows})))
+    assert judgement.predicted_units[0].text == "a man ? waves"
 
 
 def test_a_hanging_try_leaves_time_for_another(server: JudgeServer):
@@ -220,17 +178,9 @@ def test_a_server_that_is_not_there_is_named_with_the_cure(server: JudgeServer):
     server.close()
     with pytest.raises(JudgeError) as caught:
         ask(server, answer(ANSWER), call_deadline_s=0.5)
-    assert "no valid reply within 0.5 s; the last try: APIConnectionError" in caught.value.what
+    assert "no valid reply within 0.5 s; the last problem: APIConnectionError" in caught.value.what
     assert "start the judge's server" in (caught.value.cure or "")
     assert server.url in (caught.value.where or "")
-
-
-@pytest.mark.parametrize(
-    ("headers", "wait"), [({"retry-after": "7"}, 7.0), ({"retry-after": "soon"}, True), ({}, True)]
-)
-def test_the_servers_own_wait_is_kept(headers: dict[str, str], wait: float | bool):
-    response = SimpleNamespace(status_code=429, headers=headers, request=None)
-    assert _backoff(openai.RateLimitError("busy", response=cast(Any, response), body=None)) == wait
 
 
 @pytest.mark.parametrize("predicted", ["", "\ud800 broken \x00 text", "</think> $reference {", "跳舞 " * 2000])
@@ -248,6 +198,18 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_messages(
     assert server.authorization == [f"Bearer {KEY}"]
     assert KEY not in str(caught.value)
     assert "bad key ***" in str(caught.value)
+
+
+def test_the_key_stays_out_of_logs_when_a_server_repeats_it(
+    server: JudgeServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("OWLCAP_JUDGE_API_KEY", KEY)
+    with caplog.at_level("DEBUG"):
+        ask(
+            server, failure(500, f"key {KEY} is over its limit"), answer(ANSWER), breaker_failures=1, breaker_rest_s=0.1
+        )
+    assert caplog.records
+    assert not [record for record in caplog.records if KEY in str(vars(record)) or KEY in record.getMessage()]
 
 
 def test_without_a_key_none_is_sent_from_elsewhere(server: JudgeServer, monkeypatch: pytest.MonkeyPatch):
@@ -295,9 +257,19 @@ def test_a_judge_works_in_one_event_loop_after_another(server: JudgeServer):
     assert len(server.requests) == 2
 
 
-def test_no_server_is_a_config_error():
-    with pytest.raises(ConfigError, match="no judge server"):
-        make_suite(RewardsSection(judge=JudgeSection(kind="openai", base_urls=())))
+@pytest.mark.parametrize(
+    ("urls", "message"), [((), "no judge server"), (("127.0.0.1:8000/v1",), "is no address of a server")]
+)
+def test_servers_that_cannot_be_are_config_errors(urls: tuple[str, ...], message: str):
+    with pytest.raises(ConfigError, match=message):
+        make_suite(RewardsSection(judge=JudgeSection(kind="openai", base_urls=urls), cache=CacheSection(enabled=False)))
+
+
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OWLCAP_JUDGE_API_KEY", "sk-sécret")
+    with pytest.raises(ConfigError, match="OWLCAP_JUDGE_API_KEY") as caught:
+        make_suite(RewardsSection(judge=JudgeSection(kind="openai"), cache=CacheSection(enabled=False)))
+    assert "sk-" not in str(caught.value)
 
 
 def test_through_the_suite_a_failed_call_is_unscored_and_never_zero(server: JudgeServer):
