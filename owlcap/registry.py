@@ -122,7 +122,7 @@ def _from_file(kind: Kind, path: Path, attribute: str) -> object:
 
 def _load_module(path: Path, where: str) -> ModuleType:
     """The module of a file, executed at most once a process."""
-    module_name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    module_name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)

@@ -58,6 +58,14 @@ def test_a_file_is_executed_once_and_gives_the_named_object(tmp_path: Path):
     assert resolve("reward", f"{path}:count") == [1]
 
 
+def test_files_of_one_name_in_two_folders_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for folder, value in (("one", 1), ("two", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(f"value = {value}\n")
+        monkeypatch.chdir(tmp_path / folder)
+        assert resolve("reward", "mine.py:value") == value
+
+
 def test_a_file_may_define_dataclasses_with_postponed_annotations(tmp_path: Path):
     path = tmp_path / "shapes.py"
     path.write_text(
