@@ -263,6 +263,27 @@ def test_a_server_that_tells_no_usage_is_asked_all_the_same(server: JudgeServer,
     assert model.usage == Usage(num_requests=1)
 
 
+def test_one_dead_server_of_two_costs_no_answer(server: JudgeServer):
+    server.replies = [answer("3")]
+    dead = JudgeServer()
+    dead.close()
+    model = chat(server, base_urls=(dead.url, server.url))
+    answers = ask_all(model, *(question(f"how many {number}?") for number in range(20)))
+    assert [one.value for one in answers] == [3] * 20
+    assert model.usage.num_failed == 0
+
+
+def test_one_hanging_server_of_two_costs_no_answer(server: JudgeServer):
+    server.replies = [Reply(hang=True)]
+    good = JudgeServer()
+    good.replies = [answer("3")]
+    try:
+        model = chat(server, base_urls=(server.url, good.url), call_deadline_s=4.0, max_tries=2)
+        assert ask_all(model, question())[0].value == 3
+    finally:
+        good.close()
+
+
 @pytest.mark.parametrize(
     ("listing", "message"),
     [
