@@ -118,6 +118,8 @@ async def _in_thread(call: Callable[[], Any]) -> Any:
     done: Future[tuple[Any, BaseException | None]] = Future()
 
     def run() -> None:
+        if not done.set_running_or_notify_cancel():
+            return
         try:
             done.set_result((call(), None))
         except BaseException as error:  # raised below, where the suite sees it

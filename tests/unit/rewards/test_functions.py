@@ -204,6 +204,31 @@ def test_captions_of_a_group_are_scored_at_the_same_time():
     assert totals(scored(meets, "a", "b", "c")) == [1.0, 1.0, 1.0]
 
 
+def test_an_answer_that_comes_too_late_is_dropped_in_silence(monkeypatch: pytest.MonkeyPatch):
+    started, go_on = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+    faults: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", faults.append)
+
+    def late(caption):
+        threads.append(threading.current_thread())
+        started.set()
+        return float(go_on.wait(timeout=60))
+
+    async def cancelled() -> None:
+        scoring = asyncio.ensure_future(FunctionReward("late", late, {}).score_group(SAMPLE, ["a"]))
+        await asyncio.to_thread(started.wait, 60)
+        scoring.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await scoring
+
+    asyncio.run(cancelled())
+    go_on.set()
+    threads[0].join(timeout=60)
+    assert not threads[0].is_alive()
+    assert faults == []
+
+
 def test_a_function_that_never_returns_is_unscored_and_does_not_keep_the_process_alive(tmp_path: Path):
     script = tmp_path / "hang.py"
     script.write_text(
