@@ -14,6 +14,7 @@ from rewards.chat import ChatModel, Usage
 from rewards.text import words
 
 if TYPE_CHECKING:
+    from rewards.cache import ReplyCache
     from rewards.limits import RateLimiter
     from rewards.openai_chat import OpenAIChat
 
@@ -42,12 +43,7 @@ class Judges:
     def __init__(self, settings: RewardsSection, limiter: RateLimiter | None = None) -> None:
         self.settings = settings
         self._limiter = limiter
-        if settings.panel and settings.panel_vote == "majority" and settings.cser.mode == "joint":
-            raise ConfigError(
-                "a majority of labels needs judges that label the same units",
-                where="rewards.panel_vote",
-                allowed="mean or median with cser.mode=joint; majority with cser.mode=staged",
-            )
+        _check_panel(settings)
 
     @cached_property
     def model(self) -> ChatModel:
@@ -85,22 +81,28 @@ class Judges:
             await model.check()
 
     async def close(self) -> None:
-        """Close the models' connections."""
+        """Close the models' connections and the cache's file."""
         for model in self._models.values():
             await model.close()
+        if self._models:
+            self._cache.close()
 
     @cached_property
     def _models(self) -> Mapping[str, OpenAIChat]:
         sections = {name: judge for name, judge in judge_sections(self.settings).items() if judge.kind == "openai"}
         if not sections:
             return {}
-        from rewards.cache import ReplyCache
         from rewards.limits import LocalLimiter
         from rewards.openai_chat import OpenAIChat
 
         limiter = self._limiter or LocalLimiter(sections)
-        cache = ReplyCache(self.settings.cache)
-        return {name: OpenAIChat(judge, cache, limiter, limited_as=name) for name, judge in sections.items()}
+        return {name: OpenAIChat(judge, self._cache, limiter, limited_as=name) for name, judge in sections.items()}
+
+    @cached_property
+    def _cache(self) -> ReplyCache:
+        from rewards.cache import ReplyCache
+
+        return ReplyCache(self.settings.cache)
 
     def _judge(self, name: str) -> Judge:
         settings = self.settings
@@ -115,7 +117,7 @@ class Judges:
             return JointJudge(model, settings.prompts)
         from rewards.staged import StagedJudge
 
-        splitter = self._models.get(MAIN, model)
+        splitter = next(iter(self._models.values()))  # the run's own judge, where it is a model
         return StagedJudge(splitter, model, settings.prompts)
 
 
@@ -123,6 +125,32 @@ def judge_sections(settings: RewardsSection) -> dict[str, JudgeSection]:
     """All judges of a run by the names that rate limits know them by: judge, panel-1, panel-2, ..."""
     panel = {f"panel-{number}": judge for number, judge in enumerate(settings.panel, start=1)}
     return {MAIN: settings.judge, **panel}
+
+
+def _check_panel(settings: RewardsSection) -> None:
+    kinds = {judge.kind for judge in judge_sections(settings).values()}
+    if settings.panel and settings.panel_vote == "majority" and (settings.cser.mode == "joint" or len(kinds) > 1):
+        raise ConfigError(
+            "a majority of labels needs judges that label the same units",
+            where="rewards.panel_vote",
+            allowed="majority with cser.mode=staged and judges of one kind; mean or median with any",
+        )
+    for number, judge in enumerate(settings.panel, start=1):
+        if judge.kind == "lexical" and judge.model_fields_set & {"model", "base_urls"}:
+            raise ConfigError(
+                f"judge {number} of the panel names a model, but its kind is lexical",
+                where="rewards.panel",
+                cure="give it kind: openai",
+            )
+    asked = [
+        (judge.kind, judge.model, judge.temperature, judge.extra_body) for judge in judge_sections(settings).values()
+    ]
+    if any(one in asked[:index] for index, one in enumerate(asked)):
+        raise ConfigError(
+            "two judges of the panel are the same: they would answer with one and the same reply",
+            where="rewards.panel",
+            cure="take another model, or tell them apart, e.g. by extra_body: {seed: 1}",
+        )
 
 
 def check_captions(predicted: str, reference: str, judge: JudgeSection) -> None:

@@ -12,7 +12,8 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 def read_object(text: str) -> dict[str, object]:
     """The JSON object from a reply's first { to its last }; thinking before it and text around it are allowed.
 
-    Two objects in one reply are invalid: one of them may be quoted from a caption that holds a finished verdict.
+    Two objects in one reply are invalid, and so is a key that comes twice: one of them may be quoted from a caption
+    that holds a finished verdict.
 
     Raises:
         InvalidReply: no JSON object, or thinking that does not end.
@@ -22,7 +23,9 @@ def read_object(text: str) -> dict[str, object]:
     if start == -1 or end < start:
         raise InvalidReply("no JSON object")
     try:
-        return json.loads(text[start : end + 1])
+        return json.loads(text[start : end + 1], object_pairs_hook=_once)
+    except InvalidReply:
+        raise
     except (ValueError, RecursionError) as error:  # RecursionError: thousands of nested brackets
         raise InvalidReply(f"not JSON: {error}") from error
 
@@ -53,6 +56,13 @@ def read_text(value: object, where: str) -> str:
 def encodable(text: str) -> str:
     """Text with lone surrogates (legal in JSON, not in UTF-8) replaced, so that it can be sent and saved."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise InvalidReply("a key comes twice")
+    return found
 
 
 def _after_thinking(text: str) -> str:

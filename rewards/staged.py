@@ -58,20 +58,24 @@ class StagedJudge:
         Raises:
             JudgeError: from the models.
         """
-        said, truth = await asyncio.gather(
-            self._split(predicted, required=False), self._split(reference, required=True)
+        (said, said_labels), (truth, truth_labels) = await asyncio.gather(
+            self._check(predicted, reference, self._check_predicted, required=False),
+            self._check(reference, predicted, self._check_reference, required=True),
         )
-        labels = await asyncio.gather(
-            self._label(said.value, reference, self._check_predicted),
-            self._label(truth.value, predicted, self._check_reference),
-        )
-        answers = (said, truth, *labels)
+        answers = (said, truth, said_labels, truth_labels)
         return Judgement(
-            predicted_units=_labelled(said.value, labels[0].value),
-            reference_units=_labelled(truth.value, labels[1].value),
+            predicted_units=_labelled(said.value, said_labels.value),
+            reference_units=_labelled(truth.value, truth_labels.value),
             judge=self._labeller.name,
             reply_ids=tuple(answer.reply_id for answer in answers if answer.reply_id),
         )
+
+    async def _check(
+        self, caption: str, other: str, template: PromptTemplate, *, required: bool
+    ) -> tuple[Answer[tuple[Statement, ...]], Answer[tuple[Label, ...]]]:
+        """Units of a caption and their labels against the other one."""
+        units = await self._split(caption, required=required)
+        return units, await ask_labels(self._labeller, template, [one.text for one in units.value], other)
 
     async def _split(self, caption: str, *, required: bool) -> Answer[tuple[Statement, ...]]:
         if not caption.strip():
@@ -85,11 +89,6 @@ class StagedJudge:
                 schema=units_schema(max(MIN_UNITS_ALLOWED, len(words(caption)), len(caption) // CHARACTERS_A_UNIT)),
             )
         )
-
-    async def _label(
-        self, statements: Sequence[Statement], caption: str, template: PromptTemplate
-    ) -> Answer[tuple[Label, ...]]:
-        return await ask_labels(self._labeller, template, [statement.text for statement in statements], caption)
 
 
 async def ask_labels(
@@ -146,7 +145,7 @@ def read_statements(text: str, *, required: bool) -> tuple[Statement, ...]:
     for tag in get_args(Tag):
         for index, unit in enumerate(read_list(reply, tag)):
             said = read_text(unit, f"{tag}[{index}]")
-            statements.setdefault(" ".join(said.lower().split()), Statement(said, tag))
+            statements.setdefault(" ".join(said.lower().rstrip(" .").split()), Statement(said, tag))
     if required and not statements:
         raise InvalidReply("no units")
     return tuple(statements.values())

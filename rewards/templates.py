@@ -33,16 +33,14 @@ def load_template(name: str, placeholders: frozenset[str], folder: str | None = 
         placeholders: what the text must contain, each as $name.
 
     Raises:
-        ConfigError: no such folder, an unreadable file, a placeholder that is missing or unknown.
+        ConfigError: no such folder, a file in it that replaces no template, an unreadable file, a placeholder that
+            is missing or unknown.
     """
     file = FOLDER / f"{name}.txt"
-    if folder is not None:
-        if not Path(folder).is_dir():
-            raise ConfigError(f"no such folder: {folder}", where="rewards.prompts", cure="make it, or set it to null")
-        own = Path(folder) / file.name
-        file = own if own.exists() else file
+    if folder is not None and file.name in _own_files(Path(folder).expanduser()):
+        file = Path(folder).expanduser() / file.name
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the prompt template cannot be read: {error}", where=str(file)) from error
     template = Template(text)
@@ -54,6 +52,24 @@ def load_template(name: str, placeholders: frozenset[str], folder: str | None = 
         odd = ", ".join(f"${name}" for name in sorted(found ^ placeholders))
         raise ConfigError(f"placeholders that are missing or unknown: {odd}", where=str(file), allowed=allowed)
     return PromptTemplate(text, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def _own_files(folder: Path) -> set[str]:
+    """Templates that a user's folder replaces."""
+    try:
+        own = {file.name for file in folder.iterdir() if file.suffix == ".txt"}
+    except OSError as error:
+        raise ConfigError(
+            f"no folder of prompt templates: {error}", where="rewards.prompts", cure="make it, or set it to null"
+        ) from error
+    known = {file.name for file in FOLDER.glob("*.txt")}
+    if own - known:
+        raise ConfigError(
+            f"no template has this name: {', '.join(sorted(own - known))}",
+            where=str(folder),
+            allowed=", ".join(sorted(known)),
+        )
+    return own
 
 
 def quoted(caption: str) -> str:
