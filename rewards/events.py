@@ -45,18 +45,14 @@ class EventJudge:
         Raises:
             JudgeError: from the model.
         """
-        if reference_events is None:
-            said, truth = await asyncio.gather(self.extract(predicted), self.extract(reference))
-        else:
-            said, truth = await self.extract(predicted), Answer(tuple(reference_events), "")
-        labels = await asyncio.gather(
-            ask_labels(self._model, self._check_predicted, said.value, reference),
-            ask_labels(self._model, self._check_reference, truth.value, predicted),
+        (said, said_labels), (truth, truth_labels) = await asyncio.gather(
+            self._check(predicted, reference, self._check_predicted),
+            self._check(reference, predicted, self._check_reference, known=reference_events),
         )
-        answers = (said, truth, *labels)
+        answers = (said, truth, said_labels, truth_labels)
         return Judgement(
-            predicted_units=_labelled(said.value, labels[0].value),
-            reference_units=_labelled(truth.value, labels[1].value),
+            predicted_units=_labelled(said.value, said_labels.value),
+            reference_units=_labelled(truth.value, truth_labels.value),
             judge=self._model.name,
             reply_ids=tuple(answer.reply_id for answer in answers if answer.reply_id),
         )
@@ -68,6 +64,13 @@ class EventJudge:
             JudgeError: from the model.
         """
         return await ask_list(self._model, "events", self._events, caption, MAX_EVENTS)
+
+    async def _check(
+        self, caption: str, other: str, template: PromptTemplate, known: Sequence[str] | None = None
+    ) -> tuple[Answer[tuple[str, ...]], Answer[tuple[Label, ...]]]:
+        """Events of a caption and their labels against the other one."""
+        events = await self.extract(caption) if known is None else Answer(tuple(known), "")
+        return events, await ask_labels(self._model, template, events.value, other)
 
 
 async def ask_list(
@@ -106,7 +109,7 @@ def read_items(text: str, *, key: str, max_items: int) -> tuple[str, ...]:
     statements: dict[str, str] = {}
     for index, item in enumerate(items):
         said = read_text(item, f"{key}[{index}]")
-        statements.setdefault(" ".join(said.lower().split()), said)
+        statements.setdefault(" ".join(said.lower().rstrip(" .").split()), said)
     return tuple(statements.values())
 
 

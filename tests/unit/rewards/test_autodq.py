@@ -76,7 +76,7 @@ def test_known_reference_events_are_not_extracted():
 
 
 def test_an_event_said_twice_counts_once():
-    assert read_items('{"events": ["A man waves", "a man  Waves"]}', key="events", max_items=9) == ("A man waves",)
+    assert read_items('{"events": ["A man waves", "a man  Waves."]}', key="events", max_items=9) == ("A man waves",)
 
 
 BAD_EVENTS = {
