@@ -178,7 +178,7 @@ def _label(value: object, number: int) -> Label:
     for label in LABELS:
         if value == label:
             return label
-    raise InvalidReply(f"label {number} is {value!r}, not one of {', '.join(LABELS)}")
+    raise InvalidReply(f"label {number} is {repr(value)[:40]}, not one of {', '.join(LABELS)}")
 
 
 def _labelled(statements: Sequence[Statement], labels: Sequence[Label]) -> tuple[Unit, ...]:
