@@ -1,7 +1,8 @@
-"""The offline judge: reads captions of the toy world by its own lexicon. No model, no server, always the same answer.
+"""The offline judge: no model, no server, always the same answer. The embedded default of tests, demo and dry runs.
 
-It is the embedded default for the demo, tests and dry runs, and knows nothing but the toy world: a reference that
-it cannot mostly read is a JudgeError, not a low score. Labels are the lexicon's, with two rules of a judge on top:
+A reference of the toy world is judged by the toy world's own lexicon ("lexical-toy"), any other by rules of plain
+English ("lexical-english", rewards/english; its limits are told in docs/lexical-judge.md). A reference that neither
+can read is a JudgeError, not a low score. In the toy world labels are the lexicon's, with two rules of a judge on top:
 
 - A predicted action, or order of actions, that the reference lacks is contradicted: a reference tells the whole
   sequence. Were such an order "not mentioned", "then bows, then bows" would pay under lenient matching.
@@ -14,25 +15,39 @@ from __future__ import annotations
 from owlcap.data.toy.lexicon import ParsedCaption, ParsedUnit, agreement, parse
 from owlcap.errors import JudgeError
 from owlcap.types import Judgement, Label, Unit
-
-UNREAD_WORDS = 8  # words of one unread unit; about as many as a readable statement has
+from rewards.english import judge_english
+from rewards.english.reading import UNREAD_WORDS
 
 
 class LexicalJudge:
-    """Judge of toy captions."""
+    """Judge of captions in plain English, and of the toy world's."""
 
     async def judge(self, predicted: str, reference: str) -> Judgement:
-        """Units of both captions, each labelled against the whole other one. About 0.3 ms.
+        """Units of both captions, each labelled against the whole other one. About 0.3 ms (toy) or 1 ms (English).
 
         Raises:
-            JudgeError: the reference is not a caption of the toy world.
+            JudgeError: nothing in the reference can be read.
         """
-        said, truth = parse(predicted), parse(reference)
-        _check_readable(truth, reference)
-        predicted_units = tuple(_unit(unit, _against_reference(unit, truth)) for unit in said.units)
-        unread_units = tuple(Unit(text, "detail", "contradicted") for text in _unread(said))
-        reference_units = tuple(_unit(unit, agreement(unit, said)) for unit in truth.units)
-        return Judgement((*predicted_units, *unread_units), reference_units, judge="lexical")
+        truth = parse(reference)
+        if _is_toy(truth, reference):
+            return _judge_toy(predicted, truth)
+        predicted_units, reference_units = judge_english(predicted, reference)
+        if not reference_units:
+            shown = reference if len(reference) <= 80 else reference[:80] + "..."
+            raise JudgeError(
+                "the lexical judge reads plain English only and finds no statement in this reference caption",
+                where=f'"{shown}"' if shown.strip() else "an empty reference",
+                cure="set rewards.judge.kind=openai and rewards.judge.base_urls to a judge's server",
+            )
+        return Judgement(predicted_units, reference_units, judge="lexical-english")
+
+
+def _judge_toy(predicted: str, truth: ParsedCaption) -> Judgement:
+    said = parse(predicted)
+    predicted_units = tuple(_unit(unit, _against_reference(unit, truth)) for unit in said.units)
+    unread_units = tuple(Unit(text, "detail", "contradicted") for text in _unread(said))
+    reference_units = tuple(_unit(unit, agreement(unit, said)) for unit in truth.units)
+    return Judgement((*predicted_units, *unread_units), reference_units, judge="lexical-toy")
 
 
 def _against_reference(unit: ParsedUnit, truth: ParsedCaption) -> Label:
@@ -50,16 +65,10 @@ def _unread(caption: ParsedCaption) -> list[str]:
     return pieces
 
 
-def _check_readable(truth: ParsedCaption, reference: str) -> None:
+def _is_toy(truth: ParsedCaption, reference: str) -> bool:
+    """Whether the toy lexicon can read a reference: some unit, and at least half of the words."""
     num_unread = sum(len(fragment.split()) for fragment in truth.unread)
-    if truth.units and 2 * num_unread <= len(reference.split()):
-        return
-    shown = reference if len(reference) <= 80 else reference[:80] + "..."
-    raise JudgeError(
-        "the lexical judge knows the toy world only and cannot read this reference caption",
-        where=f'"{shown}"' if shown.strip() else "an empty reference",
-        cure="set rewards.judge.kind=openai and rewards.judge.base_urls to a judge's server",
-    )
+    return bool(truth.units) and 2 * num_unread <= len(reference.split())
 
 
 def _unit(unit: ParsedUnit, label: Label) -> Unit:

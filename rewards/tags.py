@@ -14,6 +14,7 @@ _VERBS = """
     squat stand step stir stretch stroke swim swing talk tap tear throw tilt toss touch turn twist walk wash wave wipe
     write zoom
 """
+MOVEMENT_VERBS = tuple(_VERBS.split())
 _IRREGULAR = """
     bent caught dug drank drove ate fell flew hung held hid knelt leapt ran rode sat shook shut slid spoke spun stood
     swam swung tore threw wrote
@@ -32,7 +33,7 @@ def _forms(verb: str) -> set[str]:
     return {verb, third_person, stem + "ed", stem + "ing", verb + "ed", verb + "ing"}
 
 
-_MOVEMENTS = frozenset(_IRREGULAR.split()).union(*(_forms(verb) for verb in _VERBS.split()))
+_MOVEMENTS = frozenset(_IRREGULAR.split()).union(*(_forms(verb) for verb in MOVEMENT_VERBS))
 
 
 def guess_tag(unit: str) -> Tag:

@@ -5,7 +5,8 @@ python tools/make_labelled_set.py --check    fail when they are not what would b
 
 English rows come from tools/labelled/*.yaml, written by hand: a reference, a paraphrase of it, and edits of the
 paraphrase ("old -> new", each found exactly once): `omit` leaves one fact out, `omit_clause` a whole clause (which
-may hold several facts, so that it is not compared with one wrong fact), each edit of `wrong` makes one fact wrong; all of them together are "several wrong"; the paraphrase of a row of another theme is "off topic".
+may hold several facts, so that it is not compared with one wrong fact), each edit of `wrong` makes one fact wrong.
+All edits of `wrong` that fit together are "several wrong"; the paraphrase of a row of another theme is "off topic".
 Toy rows come from the toy world's caption writer: the same scene worded twice, and scenes that differ in one fact.
 """
 

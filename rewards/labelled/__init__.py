@@ -4,8 +4,9 @@
 tools/make_labelled_set.py: `english.jsonl` (hand-written) and `toy.jsonl` (the toy world's own captions).
 
 Candidates of a row, best first: paraphrase > omission (one fact left out) > wrong ... (one fact wrong, by kind) or
-clause left out (these two are not compared) > several wrong > off topic. A candidate with `built_on` is another candidate with something added that is worth
-nothing (repetition, padding, gibberish, instructions to the judge): it must not score above that one.
+clause left out (these two are not compared) > several wrong > off topic. A candidate with `built_on` is another
+candidate with something added that is worth nothing (repetition, padding, gibberish, instructions to the judge): it
+must not score above that one.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from owlcap.config import CserSection
 from owlcap.errors import JudgeError
 from owlcap.types import Judgement, Label, Score
 from rewards.cser import score_judgements
-from rewards.lexical import UNREAD_WORDS, LexicalJudge
+from rewards.english.reading import UNREAD_WORDS
+from rewards.lexical import LexicalJudge
 
 REFERENCE = (
     "A person in a red shirt and black trousers jumps and then bows. "
@@ -34,6 +35,11 @@ def value(predicted: str) -> float:
     score = score_judgements([judge(predicted)], CserSection())
     assert isinstance(score, Score)
     return score.value
+
+
+def test_the_judgement_names_the_reader():
+    assert judge("Someone jumps.").judge == "lexical-toy"
+    assert judge("Someone jumps.", "A dog chases a cat across the yard.").judge == "lexical-english"
 
 
 def test_a_caption_agrees_with_itself_in_every_unit():
@@ -135,11 +141,12 @@ def test_an_empty_caption_has_no_units_and_scores_zero():
     [
         "",
         "Ein Mann geht durch den Regen.",
-        "The committee approved the budget after a long debate about tax, and the red shirt was never discussed.",
+        "\x00\x01 {} 123",
+        "一个男人在雨中行走。",
     ],
 )
-def test_a_reference_from_outside_the_toy_world_is_a_judge_error(reference: str):
-    with pytest.raises(JudgeError, match="knows the toy world only") as caught:
+def test_a_reference_without_anything_readable_is_a_judge_error(reference: str):
+    with pytest.raises(JudgeError, match="plain English only") as caught:
         judge("Someone jumps.", reference)
     assert "judge.kind=openai" in (caught.value.cure or "")
 
