@@ -121,132 +121,10 @@ thin thinner
 wind wound
 """
 
-EXCLUSIVE: values that cannot both
-hold, between bars. HYPERNYMS: a word and the wider ones that it is a case of.
-"""
-
-from __future__ import annotations
-
-FORMS = """
-man men
-woman women
-child children
-person people
-foot feet
-tooth teeth
-goose geese
-mouse mice
-knife knives
-shelf shelves
-leaf leaves
-wolf wolves
-calf calves
-half halves
-loaf loaves
-life lives
-be is are was were been being am
-have has had having
-do does did done
-go went gone goes
-come came
-run ran
-sit sat seated
-stand stood
-lie lay lain lies lying
-hold held
-throw threw thrown
-catch caught
-take took taken
-give gave given
-get got gotten
-put puts putting laid lays laying
-make made
-cut cuts cutting
-hit hits hitting
-let lets letting
-shut shuts shutting
-set sets setting
-fall fell fallen
-fly flew flown
-ride rode ridden
-drive drove driven
-write wrote written
-draw drew drawn
-eat ate eaten
-drink drank drunk
-swim swam swum
-spin spun
-swing swung
-hang hung
-bend bent
-bind bound
-bite bit bitten
-blow blew blown
-break broke broken
-bring brought
-build built
-buy bought
-dig dug
-feed fed
-fight fought
-find found
-hide hid hidden
-kneel knelt
-lead led
-leap leapt
-light lit
-lose lost
-meet met
-pay paid
-read reads
-ring rang rung
-rise rose risen
-say said
-see saw seen
-sell sold
-send sent
-shake shook shaken
-shine shone
-shoot shot
-sing sang sung
-sink sank sunk
-sleep slept asleep
-slide slid
-speak spoke spoken
-spread spreads
-spring sprang
-steal stole stolen
-stick stuck
-strike struck
-sweep swept
-teach taught
-tear tore torn
-tell told
-think thought
-wake woke woken
-wear wore worn
-use uses used using
-tie tied tying
-small smaller smallest
-large larger largest
-big bigger biggest
-tall taller tallest
-short shorter shortest
-old older oldest
-young younger youngest
-long longer longest
-wide wider widest
-high higher highest
-thick thicker
-thin thinner
-wind wound
-"""
-
 SYNONYMS = """
 man guy gentleman male bloke fellow dad father
 woman lady female mother mum mom
 boy lad
-girl
 child kid toddler youngster
 baby infant
 person somebody someone individual human adult
@@ -267,13 +145,11 @@ hit strike punch smack slap
 bump knock crash collide
 fall tumble topple collapse
 lift raise hoist elevate
-lower
 pick collect gather
 put place set position
 push shove press
 pull drag tug haul
 close shut
-open
 cut slice chop dice halve carve trim sawing
 stir mix whisk
 fry saute
@@ -292,8 +168,6 @@ frown scowl
 spin twirl rotate whirl
 turn rotate
 crouch squat
-kneel
-stand
 lie rest recline
 sleep nap doze asleep
 wake awake
@@ -301,59 +175,41 @@ ride pedal
 drive steer
 pass overtake
 leave exit depart
-enter
 arrive approach
 hold carry
 show display present
 wear dressed clad
 wash clean rinse
 wipe scrub
-dry
 eat chew munch
 drink sip
-feed
 chase follow pursue
 hug embrace cuddle
-wave
 clap applaud
 point gesture
 climb ascend scale
-descend
 crawl creep
-swim
 dive plunge
 float drift
 kick boot
-bounce
-dance
-sing
 play perform
-paint
 write scribble
-read
 build construct
 fix repair mend
 give offer
-receive
 steal snatch
 drop release
 pat stroke pet
 scatter strew
 spray squirt
-sprinkle
-shake
-count
-release
 small little tiny
 large big huge giant enormous
 old elderly aged
 young youthful
 tall high
 short low
-long
 wide broad
 narrow thin
-thick
 fast quick
 quickly fast rapidly swiftly
 slowly gradually
@@ -363,21 +219,12 @@ red scarlet crimson
 blue navy azure
 green emerald
 yellow golden
-pink
-orange
 brown tan
-black
-white
 beige cream
 wooden wood timber
 metal steel iron metallic
-plastic
-glass
-leather
 stone rock brick
 concrete cement
-paper
-cardboard
 sofa couch settee
 chair seat armchair
 pram stroller buggy pushchair
@@ -411,7 +258,6 @@ dog puppy
 cat kitten
 rabbit bunny
 horse pony
-bird
 cup mug
 dish plate
 pan skillet
@@ -422,9 +268,7 @@ rubbish garbage trash
 bin trashcan
 edge rim
 rear back
-front
 centre center middle
-site
 night nighttime midnight
 day noon midday daytime daylight afternoon
 sunset dusk evening
@@ -444,10 +288,7 @@ backward backwards
 in into inside
 out outside
 crowded busy packed full
-empty
 dark dim
-bright
-wet
 quiet silent calm
 loud noisy
 opponent rival
