@@ -14,6 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from owlcap.config import CacheSection
+from rewards.cache import cache_path, network_file_system
+
 PACKAGES = ("owlcap", "rl", "rewards", "rollout", "sft", "motion")
 IMPORTS = ("torch", "torchvision", "transformers", "vllm", "ray", "deepspeed", "verl", "av", "decord")
 PINNED = ("torch", "transformers", "ray", "deepspeed", "verl", "tensordict", "numpy", "pydantic", "omegaconf")
@@ -40,7 +43,14 @@ def examine(*, quick: bool = False) -> list[Finding]:
     if not quick:
         findings += [check_import(name) for name in IMPORTS]
         findings.append(check_gpus())
-    return [*findings, check_ffmpeg(), check_disk(Path.cwd()), check_shared_memory(), check_ray_address()]
+    return [
+        *findings,
+        check_ffmpeg(),
+        check_disk(Path.cwd()),
+        check_judge_cache(),
+        check_shared_memory(),
+        check_ray_address(),
+    ]
 
 
 def render(findings: Iterable[Finding]) -> str:
@@ -146,6 +156,16 @@ def check_disk(folder: Path) -> Finding:
     return Finding(
         "disk", status, f"{free:.1f} GiB free in {folder}", f"runs of real models need more than {MIN_DISK_GIB} GiB"
     )
+
+
+def check_judge_cache() -> Finding:
+    """Where judges' replies are kept by default: a local disk, in a folder that may be written."""
+    path = cache_path(CacheSection())
+    folder = next(folder for folder in path.parents if folder.exists())
+    network = network_file_system(path)
+    problem = f" is on {network}" if network else "" if os.access(folder, os.W_OK | os.X_OK) else " cannot be written"
+    cure = "set rewards.cache.path to a file on a local disk, or replies are asked for again in every run"
+    return Finding("judge cache", "warn" if problem else "ok", f"{path}{problem}", cure)
 
 
 def check_shared_memory() -> Finding:

@@ -22,9 +22,18 @@ from typing import Any
 from owlcap.config import CacheSection
 from owlcap.errors import ConfigError
 from owlcap.logging import get_logger
-from rewards.cache_file import BUSY_S, CacheStats, cache_stats, clear_cache, open_cache
+from rewards.cache_file import BUSY_S, CacheStats, cache_stats, clear_cache, network_file_system, open_cache
 
-__all__ = ["CacheStats", "Reply", "ReplyCache", "cache_key", "cache_path", "cache_stats", "clear_cache"]
+__all__ = [
+    "CacheStats",
+    "Reply",
+    "ReplyCache",
+    "cache_key",
+    "cache_path",
+    "cache_stats",
+    "clear_cache",
+    "network_file_system",
+]
 
 SUFFIX = ".sqlite"
 REMEMBERED = 50_000_000  # characters of replies held in the process

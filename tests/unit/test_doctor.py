@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from owlcap import doctor
-from owlcap.doctor import Finding, check_import, check_packages, check_versions, render
+from owlcap.doctor import Finding, check_import, check_judge_cache, check_packages, check_versions, render
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,3 +55,15 @@ def test_the_table_tells_a_cure_only_where_one_is_needed() -> None:
     assert render(findings) == (
         "ok    disk      9 GiB\nfail  import x  broken\n                install it\n1 ok, 0 warn, 1 fail"
     )
+
+
+@pytest.mark.parametrize(("network", "status"), [(None, "ok"), ("nfs4", "warn")])
+def test_a_judge_cache_on_a_network_disk_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str | None, status: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "not" / "yet"))
+    monkeypatch.setattr(doctor, "network_file_system", lambda _: network)
+    finding = check_judge_cache()
+    assert finding.status == status
+    assert str(tmp_path / "not" / "yet" / "owlcap" / "judge.sqlite") in finding.found
+    assert not (tmp_path / "not").exists()

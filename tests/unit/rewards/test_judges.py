@@ -6,15 +6,16 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from owlcap.config import CacheSection, CserSection, JudgeSection, RewardsSection, RewardTerm
 from owlcap.errors import ConfigError, JudgeError
-from owlcap.types import RewardBreakdown, Sample
+from owlcap.types import RewardBreakdown, Sample, Score
 from rewards.cache import cache_stats
 from rewards.chat import Usage
+from rewards.cser import score_judgements
 from rewards.joint import JointJudge
 from rewards.judges import Judges, check_captions, judge_sections
 from rewards.lexical import LexicalJudge
@@ -103,9 +104,10 @@ def test_a_panel_of_the_lexical_judge_and_a_model(server: JudgeServer):
 
     (score,) = asyncio.run(main())
     assert isinstance(score, RewardBreakdown)
-    lexical, model = score.parts["cser"].judgements
-    assert (lexical.reply_ids, model.reply_ids) == ((), ("chat-1",))
-    assert score.total == 2.0
+    judgements = score.parts["cser"].judgements
+    assert [judgement.reply_ids for judgement in judgements] == [(), ("chat-1",)]
+    each = [cast(Score, score_judgements([judgement], CserSection())).value for judgement in judgements]
+    assert score.total == pytest.approx(sum(each) / 2)
     assert "judge_disagreement" not in score.metrics  # they split captions in their own ways
     assert suite.usage.num_requests == 1
 
