@@ -14,6 +14,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from owlcap.models.packing import PackedBatch
+from owlcap.models.prefix_attention import NAME, PrefixLayout
 from owlcap.types import VisionInputs
 
 if TYPE_CHECKING:
@@ -102,14 +103,18 @@ def _completion_states(
     return hidden.flatten(0, 1)[batch.predict_index]
 
 
-def _mask(model: Qwen2_5_VLForConditionalGeneration, batch: PackedBatch, dtype: torch.dtype) -> torch.Tensor | None:
-    """The mask as the language model's attention takes it: boolean for SDPA, added to the scores for eager.
+def _mask(
+    model: Qwen2_5_VLForConditionalGeneration, batch: PackedBatch, dtype: torch.dtype
+) -> torch.Tensor | PrefixLayout | None:
+    """The mask as the language model's attention takes it: a layout for ours, added to the scores for eager.
 
     None is SDPA's own causal kernel, the fastest, and all that rows of one completion need.
     """
     attention = model.model.language_model.config._attn_implementation
-    if attention == "sdpa" and batch.is_causal:
+    if attention in (NAME, "sdpa") and batch.is_causal:
         return None
+    if attention == NAME:
+        return PrefixLayout.of(batch, dtype)
     allowed = batch.attention_mask()
     if attention == "sdpa":
         return allowed

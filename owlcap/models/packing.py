@@ -90,7 +90,7 @@ def pack_group(prompt: Prompt, completions: Sequence[Sequence[int]], config: Qwe
 def pack_groups(groups: Sequence[tuple[Prompt, Sequence[Sequence[int]]]], config: Qwen2_5_VLConfig) -> PackedBatch:
     """Several groups, each as one shared-prefix row.
 
-    Rows rather than one long row: attention costs the square of a row's length, whatever its mask hides.
+    Rows rather than one long row: prompts stay aligned, so that attention takes them together (prefix_attention.py).
 
     Raises:
         PromptError: a prompt's vision tokens do not fit its grid.

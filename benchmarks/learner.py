@@ -1,0 +1,218 @@
+"""One GRPO update of the learner: shared-prefix rows against the padded batch that other trainers run.
+
+    python benchmarks/learner.py [--groups 4] [--repeats 3] [--threads 1]
+
+Two shapes: prompt 280, completion 24 and prompt 1024, completion 128, both with groups of 8; about three quarters of
+a prompt are video tokens. Each variant runs in a process of its own on the same random Qwen2.5-VL (12 M parameters,
+8,192 tokens in the vocabulary; vision blocks frozen, projector not), in fp32, with the same completions, advantages
+and loss, all groups in one micro batch:
+
+- packed: one row a group, [prompt | completion 1 | ... | completion G], the vision tower once a group;
+- padded: one row a completion, the vision tower once a group;
+- padded, vision a row: the same with the vision tower once a row, as where a processor's output is repeated.
+
+The loss is what is compared, so completions have equal lengths and nothing is padded in fact. Seconds are medians of
+an update (forward, loss, backward, AdamW). Memory is the peak of the process above what it held before the update.
+Prints a table and, as the last line, one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    from owlcap.types import Prompt
+
+VARIANTS = ("packed", "padded", "padded, vision a row")
+GROUP_SIZE = 8
+VOCABULARY = 8192
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Tokens of a prompt and of a completion, and the prompt's video grid (patches in time, height, width)."""
+
+    prompt: int
+    completion: int
+    grid: tuple[int, int, int]
+
+
+SHAPES = {"280+24": Shape(280, 24, (13, 8, 8)), "1024+128": Shape(1024, 128, (12, 16, 16))}
+
+
+def main() -> None:
+    """Measure every variant of every shape, or one of them in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--groups", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--one", nargs=2, metavar=("SHAPE", "VARIANT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        shape, variant = arguments.one
+        print(json.dumps(measure(SHAPES[shape], variant, arguments.groups, arguments.repeats, arguments.threads)))
+        return
+    figures = {shape: {variant: in_own_process(shape, variant) for variant in VARIANTS} for shape in SHAPES}
+    print("| shape | variant | s an update | completion tokens/s | against packed | peak MiB | against packed |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for shape, variants in figures.items():
+        packed = variants["packed"]
+        for variant, f in variants.items():
+            slower, larger = f["seconds"] / packed["seconds"], f["peak_mib"] / packed["peak_mib"]
+            print(
+                f"| {shape} | {variant} | {f['seconds']:.3f} | {f['tokens'] / f['seconds']:.0f} | {slower:.1f}x | "
+                f"{f['peak_mib']:.0f} | {larger:.1f}x |"
+            )
+    losses = [[f["loss"] for f in variants.values()] for variants in figures.values()]
+    assert all(max(row) - min(row) < 1e-4 for row in losses), f"the variants computed different losses: {losses}"
+    print(json.dumps({"benchmark": "learner", "groups": arguments.groups, "figures": figures}))
+
+
+def in_own_process(shape: str, variant: str) -> dict[str, float]:
+    """Figures of one variant."""
+    command = [sys.executable, *sys.argv, "--one", shape, variant]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(shape: Shape, variant: str, num_groups: int, repeats: int, threads: int) -> dict[str, float]:
+    """Median seconds of an update, peak memory above the start, the first loss, and completion tokens an update."""
+    import torch
+
+    torch.set_num_threads(threads)
+    model = policy()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+    groups = [make_group(shape, model, seed) for seed in range(num_groups)]
+    update(model, optimizer, groups[:1], "packed")  # buffers and optimizer state exist from here on
+    before = reset_peak()
+    seconds: list[float] = []
+    first_loss = 0.0
+    for repeat in range(repeats):
+        started = time.perf_counter()
+        loss = update(model, optimizer, groups, variant)
+        seconds.append(time.perf_counter() - started)
+        first_loss = first_loss if repeat else loss
+    tokens = num_groups * GROUP_SIZE * shape.completion
+    peak = status("VmHWM") - before
+    return {"seconds": statistics.median(seconds), "peak_mib": peak / MIB, "loss": first_loss, "tokens": tokens}
+
+
+def policy() -> Qwen2_5_VLForConditionalGeneration:
+    """A random Qwen2.5-VL of 12 M parameters."""
+    from tempfile import TemporaryDirectory
+
+    from owlcap.models.load import freeze
+    from owlcap.models.patch_embed import use_patch_product
+    from owlcap.models.prefix_attention import use_shared_prefix_attention
+    from owlcap.models.tiny import make_tiny_tokenizer, random_model, tiny_config
+    from owlcap.models.vision_attention import use_even_attention
+
+    with TemporaryDirectory() as folder:
+        config = tiny_config(make_tiny_tokenizer(["A person waves."], folder))
+    text, vision = config.text_config, config.vision_config
+    text.vocab_size, text.hidden_size, text.intermediate_size, text.num_hidden_layers = VOCABULARY, 256, 1024, 6
+    text.max_window_layers, text.num_attention_heads, text.num_key_value_heads = 6, 8, 4
+    text.layer_types = ["full_attention"] * 6
+    vision.out_hidden_size = 256
+    config.architectures = None
+    model = random_model(config, seed=0)
+    use_patch_product(model)
+    use_even_attention(model)
+    use_shared_prefix_attention(model)
+    freeze(model, vision=True, projector=False)
+    return model.train()
+
+
+@dataclass(frozen=True)
+class Group:
+    """One prompt's completions and their advantages."""
+
+    prompt: Prompt
+    completions: list[list[int]]
+    advantages: list[float]
+
+
+def make_group(shape: Shape, model: Qwen2_5_VLForConditionalGeneration, seed: int) -> Group:
+    """A prompt with a random video, random completions of one length, and advantages that add up to 0."""
+    import numpy as np
+
+    from owlcap.types import Prompt, VisionInputs
+
+    config, draw = model.config, random.Random(seed)
+    t, h, w = shape.grid
+    num_video = t * h * w // 4
+    patches = np.random.default_rng(seed).standard_normal((t * h * w, 3 * 2 * 14 * 14), dtype=np.float32)
+
+    def words(count: int) -> list[int]:
+        return [draw.randrange(1000, VOCABULARY) for _ in range(count)]
+
+    text = words(shape.prompt - num_video - 2)
+    video = [config.vision_start_token_id, *[config.video_token_id] * num_video, config.vision_end_token_id]
+    prompt = Prompt((*text[:8], *video, *text[8:]), VisionInputs(patches, shape.grid, 0.5))
+    advantages = [(-1.0) ** i for i in range(GROUP_SIZE)]
+    return Group(prompt, [words(shape.completion) for _ in range(GROUP_SIZE)], advantages)
+
+
+def update(
+    model: Qwen2_5_VLForConditionalGeneration,
+    optimizer: torch.optim.Optimizer,
+    groups: list[Group],
+    variant: str,
+) -> float:
+    """One optimizer step on all groups, a group a micro batch; the loss."""
+    import torch
+
+    from owlcap.config import AlgorithmSection
+    from owlcap.models.logprobs import completion_logprobs, vision_features
+    from owlcap.models.packing import pack_groups, pad_groups
+    from rl.losses import BatchSize, policy_loss
+
+    rows = [(group.prompt, group.completions) for group in groups]
+    batch = (pack_groups if variant == "packed" else pad_groups)(rows, model.config)
+    features = None
+    if variant == "padded, vision a row":  # every row's features are computed; they are equal, so one copy is used
+        features = list(vision_features(model, [g.prompt.vision for g in groups for _ in g.completions])[::GROUP_SIZE])
+    logprobs_BT = torch.stack(batch.split(completion_logprobs(model, batch, features=features)))
+    loss = policy_loss(
+        logprobs_BT,
+        logprobs_BT.detach(),
+        logprobs_BT.detach() - 0.1,
+        torch.tensor([advantage for group in groups for advantage in group.advantages]),
+        torch.ones_like(logprobs_BT),
+        cfg=AlgorithmSection(),
+        size=BatchSize(len(logprobs_BT), logprobs_BT.numel()),
+        max_new_tokens=logprobs_BT.shape[1],
+    )
+    loss.loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=False)
+    return loss.loss.item()
+
+
+def reset_peak() -> int:
+    """Forget the highest memory so far; the bytes held now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return status("VmRSS")
+
+
+def status(name: str) -> int:
+    """A figure of this process from the kernel, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+if __name__ == "__main__":
+    main()
