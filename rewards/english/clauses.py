@@ -180,8 +180,13 @@ class _Sentence:
     def _add_direction(self, direction: str) -> None:
         if self._clause is None or not self._open:
             self._directions.append(direction)
-        elif direction not in ("up", "down", "in", "out") or self._clause.verb in concepts_of(tables.MOTION_VERBS):
-            self._clause.directions.append(direction)
+            return
+        verb = self._clause.verb
+        if direction in ("up", "down") and verb not in concepts_of(tables.MOTION_VERBS):
+            return  # "picks up"
+        if direction in ("in", "out") and verb not in concepts_of(tables.IN_OUT_VERBS):
+            return  # "rolls the dough out"
+        self._clause.directions.append(direction)
 
     def _end_part(self, token: Token, following: Token | None) -> None:
         """A conjunction, a comma or "then": what follows may be a clause of its own."""

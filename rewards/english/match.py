@@ -107,7 +107,8 @@ class Matcher:
         doing = self._own.actors[noun] - concepts_of(tables.LIGHT_VERBS) - {concept("is")}
         others = [clause.actor for verb in doing for clause in self._other.by_verb.get(verb, ()) if clause.actor]
         if may_be_person(noun) and any(may_be_person(other) for other in others):
-            return "supported" if noun in _GENERAL else "not_mentioned"  # "the man" may be the window cleaner
+            trade = any(may_be_person(other) and other not in _GENERAL for other in others)
+            return "supported" if noun in _GENERAL and trade else "not_mentioned"  # "the man" is the window cleaner
         return "contradicted" if self._new(others, noun) else "not_mentioned"
 
     def _attribute(self, modifier: str, noun: str) -> Label:

@@ -30,6 +30,9 @@ _IDIOMS = tuple(
         ("(?:gets?|rises?) to (?:his|her|its|their) feet", "stands up"),
         ("gets? (?:back )?up", "stands up"),
         ("takes? a seat", "sits down"),
+        ("takes? out", "removes"),
+        ("at the same time", ""),
+        ("team mate", "teammate"),
     )
 )
 _PUNCTUATION = re.compile(r"[^\w{}\[\]<>|\\]+$")

@@ -32,9 +32,12 @@ ADVERBS = _set("""
     """)
 GERUND_PREPOSITIONS = _set("by before after while when without for of from since until")
 THEN = _set("then afterwards later next finally eventually subsequently")  # continue from what was said
-LIGHT_VERBS = "make take give have do use get be put go come keep let start begin continue try finish set stay happen"
+LIGHT_VERBS = (
+    "wear make take give have do use get be put go come keep let start begin continue try finish set stay happen"
+)
 STATIVE_VERBS = "wear have be hold sit stand lie wait watch seem hang contain lean face belong rest play sleep use"
 MOTION_VERBS = "walk run go climb look ride drive roll slide jump move crawl fall throw swing turn point step head fly"
+IN_OUT_VERBS = "walk run go climb jump crawl step fly drive ride come dive swim"
 SIDES = frozenset({"left", "right"})
 DIRECTIONS = _set("left right up down forward backward in out slowly quickly together apart clockwise")
 

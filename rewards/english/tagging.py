@@ -21,6 +21,7 @@ _CLOSED: tuple[tuple[frozenset[str], Tag], ...] = (
 _FUNCTION = frozenset().union(*(members for members, role in _CLOSED if role != "adv"))
 _PLURALS = frozenset({"men", "women", "people", "children", "police", "sheep", "feet", "fish", "cattle", "deer"})
 _AS_VERB = {"hand": "give", "head": "walk"}  # stems that mean another thing as a verb
+_PLACES = frozenset({"front", "back", "rear", "top", "middle", "left", "right", "first", "second", "last"})
 _RELATIVE = frozenset({"who", "which", "that"})
 
 
@@ -72,13 +73,15 @@ def _role(word: str, previous: Token | None, following: str, due: int, bare: boo
         return "mod"
     if word == "round" and before in ("det", "mod", "num"):
         return "mod"
-    if word == "one" and _starts_noun(following) and before not in ("det", "mod", "num", "adv"):
+    if word == "one" and _starts_noun(following) and previous and previous.word == "only":
         return "num"
     for members, role in _CLOSED:
         if word in members:
             return role
     if word.isdigit() or word in tables.NUMBERS:
         return "num"
+    if word in ("shorts", "glasses"):
+        return "noun"
     if _is_verb(word, previous, following, due, bare, many):
         return "verb"
     participle = word.endswith(("ing", "ed")) and stem(word) in verbs() and _starts_noun(following)
@@ -115,6 +118,8 @@ def _is_verb(word: str, previous: Token | None, following: str, due: int, bare: 
     if before == "det" or last.endswith("'s"):
         return False
     if before == "mod":
+        if third and last in _PLACES:  # "the man at the front checks his watch"
+            return due > 0 and is_function(following)
         return gerund and not _starts_noun(following)
     if before == "prep" or last in ("before", "after"):
         if gerund:
@@ -130,7 +135,10 @@ def _is_verb(word: str, previous: Token | None, following: str, due: int, bare: 
     if before == "pron":
         return True
     if third or word.endswith("ed") or is_irregular(word):
-        return due > 0
+        participle = (
+            not third and before == "noun" and following in ("of", "in", "by", "with")
+        )  # "a rail made of metal"
+        return due > 0 or participle
     if before == "noun":
         return due > 0 and (plural or (many and is_function(following)))
     return bare and before in ("conj", "comma", "adv")
