@@ -175,6 +175,36 @@ def test_closing_with_requests_in_flight_tells_who_waits(server: JudgeServer, co
     assert "closed" in outcome.what
 
 
+class BreaksWhenCancelled:
+    """A rate limit whose owner goes away while somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+
+    async def admit(self, judge: str, tokens: float) -> None:
+        self.reached.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise JudgeError("the rate limit is gone") from None
+
+    async def settle(self, judge: str, extra_tokens: float) -> None:
+        pass
+
+
+def test_a_failure_after_all_askers_left_is_no_complaint_of_asyncios(server: JudgeServer, complaints: list[str]):
+    async def main() -> None:
+        limiter = BreaksWhenCancelled()
+        settings = JudgeSection(kind="openai", base_urls=(server.url,))
+        model = OpenAIChat(settings, ReplyCache(NO_FILE), limiter, limited_as="judge")
+        task = asyncio.ensure_future(model.ask(question()))
+        await limiter.reached.wait()
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(main())
+
+
 def test_an_invalid_reply_is_not_kept(server: JudgeServer):
     server.replies = [answer("three")]
     cache = ReplyCache(NO_FILE)
