@@ -224,10 +224,10 @@ def test_the_default_suite_is_cser_plus_length():
 
 
 def test_an_unreadable_reference_leaves_the_group_unscored():
-    sample = Sample(id="b", video="b.mp4", prompt="", caption="", reference="Quarterly earnings rose.")
+    sample = Sample(id="b", video="b.mp4", prompt="", caption="", reference="Ein Mann geht durch den Regen.")
     (unscored,) = asyncio.run(make_suite(RewardsSection()).score_group(sample, ["Someone jumps."]))
     assert isinstance(unscored, Unscored)
-    assert "toy world only" in unscored.reason
+    assert "plain English only" in unscored.reason
 
 
 def test_a_users_reward_from_a_file(tmp_path: Any):
