@@ -101,7 +101,10 @@ def load_rewards(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Rew
     layers = read_layers(path)
     merged = OmegaConf.merge(*(layer.settings for layer in layers))
     assert isinstance(merged, DictConfig)
-    kind = merged.get("kind")
+    try:
+        kind, _ = merged.get("kind"), merged.get("rewards")  # either may name another key
+    except OmegaConfBaseException as error:
+        raise _unresolved(error, path) from error
     if kind not in (None, "rl"):
         raise ConfigError(
             f"a run of kind {kind!r} has no rewards",
@@ -277,13 +280,17 @@ def _resolve(merged: DictConfig | ListConfig, path: Path) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        raise ConfigError(
-            str(error).splitlines()[0],
-            where=f"{path}, key {key}" if key else str(path),
-            cure="`${a.b}` names another key of the same run from the top; `???` must be given as an override",
-        ) from error
+        raise _unresolved(error, path) from error
     return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}
+
+
+def _unresolved(error: OmegaConfBaseException, path: Path) -> ConfigError:
+    key = getattr(error, "full_key", None)
+    return ConfigError(
+        str(error).splitlines()[0],
+        where=f"{path}, key {key}" if key else str(path),
+        cure="`${a.b}` names another key of the same run from the top; `???` must be given as an override",
+    )
 
 
 def _place(layers: Sequence[Layer | Override], key: Key) -> str | None:

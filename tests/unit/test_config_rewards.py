@@ -89,3 +89,8 @@ def test_a_wrong_value_says_what_is_allowed(tmp_path: Path) -> None:
 
 def test_a_missing_configuration_is_told() -> None:
     assert "there is no configuration" in refusal("nosuch").what
+
+
+def test_rewards_taken_from_a_key_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "rewards: ${gone}\n")
+    assert refusal(path).where == str(path)
