@@ -39,6 +39,7 @@ class Choice:
 class Sample:
     """One row of a data set: a video, the question asked of it, and its captions.
 
+    The video stands where `prompt` holds the mark `<video>`, or after it where there is none.
     `caption` is what SFT imitates; `reference` is what rewards and evaluation compare with
     (equal to `caption` unless the row names another). Some rewards ask for `questions` or `keypoints`.
     """

@@ -1,8 +1,9 @@
 """From a sample and its decoded clip to what the policy is given: the one place where prompts are built.
 
-A prompt is the chat template around one user turn, text before the video (as OwlCap trains it), no system prompt of
-our own. The same text and frames go to the Hugging Face processor (learner, SFT) and to vLLM (rollouts); both get
-the frames as they are, with the metadata from which the seconds between temporal patches follow.
+A prompt is the chat template around one user turn, with the video where the row marks it or else after the text (as
+OwlCap trains it), and no system prompt of our own. The same text and frames go to the Hugging Face processor
+(learner, SFT) and to vLLM (rollouts); both get the frames as they are, with the metadata from which the seconds
+between temporal patches follow.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from owlcap.data.rows import VIDEO_MARK
 from owlcap.errors import ModelError, PromptError
 from owlcap.types import Prompt, Sample, VideoClip, VisionInputs
 
@@ -20,6 +22,18 @@ if TYPE_CHECKING:
 # would change them, since small frames of long clips may lie under the processor's own min_pixels.
 PROCESSOR_KWARGS: Mapping[str, Mapping[str, bool]] = {"videos_kwargs": {"do_resize": False, "do_sample_frames": False}}
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+
+
+def message_parts(prompt: str, video: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """A user message's parts in the order in which the policy sees them.
+
+    Args:
+        prompt: as in Sample.prompt, with or without the mark of the video's place.
+        video: the video's part; default {"type": "video"}.
+    """
+    before, _, after = (text.strip() for text in prompt.partition(VIDEO_MARK))
+    parts = [{"type": "text", "text": before}, dict(video or {"type": "video"}), {"type": "text", "text": after}]
+    return [part for part in parts if part.get("text") != ""]
 
 
 def render_prompt(processor: Qwen2_5_VLProcessor, sample: Sample) -> str:
@@ -36,8 +50,7 @@ def render_prompt(processor: Qwen2_5_VLProcessor, sample: Sample) -> str:
             allowed="a folder with chat_template.jinja, or chat_template in tokenizer_config.json",
             cure="start from an instruction-tuned checkpoint (Qwen2.5-VL-7B-Instruct), or copy its chat_template.jinja",
         )
-    content = [{"type": "text", "text": sample.prompt}, {"type": "video"}]
-    turns = [{"role": "user", "content": content}]
+    turns = [{"role": "user", "content": message_parts(sample.prompt)}]
     text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)  # type: ignore[arg-type]
     assert isinstance(text, str)
     count = text.count(processor.video_token)

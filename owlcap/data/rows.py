@@ -3,7 +3,7 @@
 One object a line:
 
     {"id": "train-000001",
-     "messages": [{"role": "user", "content": "<video>Describe the video."}, {"role": "assistant", "content": "..."}],
+     "messages": [{"role": "user", "content": "Describe the video.<video>"}, {"role": "assistant", "content": "..."}],
      "videos": ["videos/train-000001.mp4"],
      "captions": {"full": "...", "brief": "..."},      optional: other captions, by name
      "reference": "...",                               optional: what rewards compare with
@@ -12,6 +12,7 @@ One object a line:
      "keypoints": ["a girl waves", ...],               optional: what a good caption conveys
      "start_s": 0.0, "end_s": 2.0}                     optional: the part of the video that is meant
 
+The policy sees the video where `<video>` stands in the question, or after the question where it stands nowhere.
 Every fault is a DataError that names file:line and a cure.
 """
 
@@ -34,6 +35,11 @@ TARGET_MESSAGES = "messages"  # DataSection.target: the assistant message
 DEFAULT_REFERENCE = "reference"  # DataSection.reference: the row's own `reference`, if it has one
 TAGS: tuple[Tag, ...] = ("motion", "detail")
 MAX_OPTIONS = 26  # of a question: one a letter
+
+
+def normal_prompt(prompt: str) -> str:
+    """A question without space around it, and without a mark at its end: that is where an unmarked video stands."""
+    return prompt.strip().removesuffix(VIDEO_MARK).strip()
 
 
 class Message(TypedDict):
@@ -188,8 +194,8 @@ class _RowReader:
             caption = self._not_empty(answer, "assistant message")
         else:
             caption = self._named_caption(captions, data.target, "data.target")
-        prompt = data.prompt if data.prompt is not None else prompt
-        if not prompt.strip():
+        prompt = normal_prompt(data.prompt if data.prompt is not None else prompt)
+        if not prompt.replace(VIDEO_MARK, "").strip():
             raise self._bad(
                 "The row's user message asks nothing.",
                 "a text beside the video mark",
@@ -199,7 +205,7 @@ class _RowReader:
         return Sample(
             id=self._id(),
             video=self._video(check_files),
-            prompt=prompt.strip(),
+            prompt=prompt,
             caption=caption,
             reference=self._reference(captions, caption, data.reference),
             facts=self._facts(),
@@ -242,7 +248,7 @@ class _RowReader:
             )
         if texts[0].count(VIDEO_MARK) > 1:
             raise self._bad("The user message marks more than one video.", f"one {VIDEO_MARK} a row", "split the row")
-        return texts[0].replace(VIDEO_MARK, "").strip(), texts[1] if len(texts) == 2 else None
+        return texts[0], texts[1] if len(texts) == 2 else None
 
     def _captions(self) -> Mapping[str, Any]:
         captions = self.row.get("captions", {})

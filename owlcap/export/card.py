@@ -10,6 +10,7 @@ from owlcap.config import RlRun, Run
 from owlcap.evaluation.report import load_report
 from owlcap.evaluation.table import render_table
 from owlcap.export.check import CheckFigures
+from owlcap.export.serve import VIDEO_URL, chat_request
 from owlcap.export.source import ExportSource
 from owlcap.inference.settings import PolicySettings
 
@@ -31,7 +32,7 @@ def render_card(
         f"# {name}\n\nA video captioner of the Qwen2.5-VL architecture, exported by owlcap.",
         _training(source.config),
         _evaluation(source.run),
-        _use(settings, serve_line),
+        _use(name, settings, serve_line),
         _check(figures),
         _versions(source.run, versions),
     ]
@@ -92,12 +93,14 @@ def _greedy_evaluations(run: Path) -> list[Path]:
     return sorted(path for path in (run / "evaluations").glob("step_*.json") if STEP_FILE.fullmatch(path.name))
 
 
-def _use(settings: PolicySettings, serve_line: str) -> str:
+def _use(name: str, settings: PolicySettings, serve_line: str) -> str:
     video = settings.video
     return (
         f"## Use\n\nVideos are sampled at {video.fps:g} frames a second, {video.min_frames} to {video.max_frames} "
         f"frames; the question is: {settings.prompt}\n\n"
         f"```\nowlcap caption {HERE} VIDEO.mp4\n{serve_line}\n```\n\n"
+        "Ask the server with the parts of the message in this order, `POST /v1/chat/completions`:\n\n"
+        f"```json\n{json.dumps(chat_request(settings, name, VIDEO_URL), ensure_ascii=False)}\n```\n\n"
         "Positions of text after a video follow the original Qwen2.5-VL rule (as vLLM does); `generate` of "
         "transformers 5 places such text differently, and gives other captions."
     )

@@ -7,11 +7,13 @@ source (run, checkpoint, folder) -> .OUT.xxxx/ weights, processor, generation co
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from owlcap.config import ModelSection, VideoSection
 from owlcap.errors import CheckpointError, ExportError, OwlcapError
@@ -19,7 +21,7 @@ from owlcap.export.card import HERE, render_card
 from owlcap.export.check import CheckFigures, check_folder
 from owlcap.export.checkpoint import consolidate
 from owlcap.export.probe import probe_sample
-from owlcap.export.serve import serve_arguments, serve_line, server_arguments
+from owlcap.export.serve import VIDEO_URL, chat_request, serve_arguments, serve_line, server_arguments
 from owlcap.export.source import ExportSource, find_source
 from owlcap.inference.engine import Dtype, engine_settings, read_model_config, stored_dtype
 from owlcap.inference.settings import PolicySettings, write_settings
@@ -42,6 +44,11 @@ class ExportReport:
         """`serve_command` for a shell."""
         return serve_line(self.serve_command)
 
+    @property
+    def request(self) -> dict[str, Any]:
+        """An example request to the server."""
+        return chat_request(self.settings, self.settings.name or self.folder.name, VIDEO_URL)
+
     def text(self) -> str:
         """What the command line shows."""
         figures, video = self.figures, self.settings.video
@@ -56,6 +63,8 @@ class ExportReport:
                 f"its caption of the probe clip: {figures.caption}",
                 "serve it with:",
                 self.serve_line,
+                "ask it with the message's parts in this order, POST /v1/chat/completions:",
+                json.dumps(self.request, ensure_ascii=False),
             )
         )
 

@@ -9,8 +9,10 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from owlcap.config import VideoSection
+from owlcap.data.prompts import message_parts
 from owlcap.inference.engine import engine_settings
 from owlcap.inference.settings import PolicySettings, find_settings
 from rollout.settings import RolloutEngineSettings
@@ -44,6 +46,20 @@ def server_arguments(folder: str, engine: RolloutEngineSettings, *, name: str, p
 def serve_line(arguments: Sequence[str]) -> str:
     """The arguments as one line for a POSIX shell."""
     return shlex.join(arguments)
+
+
+VIDEO_URL = "data:video/mp4;base64,..."  # in an example request
+
+
+def chat_request(settings: PolicySettings, name: str, video_url: str) -> dict[str, Any]:
+    """The body that asks a served policy for a video's caption, its parts in the order it was trained on.
+
+    Args:
+        video_url: an address that the server may fetch, or "data:video/mp4;base64,...".
+    """
+    content = message_parts(settings.prompt, {"type": "video_url", "video_url": {"url": video_url}})
+    messages = [{"role": "user", "content": content}]
+    return {"model": name, "messages": messages, "temperature": 0, "max_tokens": settings.max_new_tokens}
 
 
 def video_sampling(video: VideoSection) -> dict[str, str | float | int]:

@@ -20,6 +20,7 @@ from owlcap.config import VideoSection
 from owlcap.errors import ExportError
 from owlcap.export import ExportReport, export
 from owlcap.export.probe import write_probe_clip
+from owlcap.export.serve import chat_request
 from owlcap.inference.settings import PolicySettings, find_settings
 from owlcap.types import Sample
 
@@ -99,7 +100,7 @@ def test_the_printed_line_serves_the_policys_own_caption(exported: ExportReport,
     port = free_port()
     line = f"exec {exported.serve_line} --host 127.0.0.1 --port {port}"
     with server(line) as log:
-        reply = ask(port, "owl", clip, max_tokens=32)
+        reply = ask(port, exported.settings, "owl", clip)
     assert reply["choices"][0]["message"]["content"].strip() == exported.figures.caption, "".join(log[-30:])
 
 
@@ -137,12 +138,10 @@ def server(line: str) -> Iterator[list[str]]:
             process.wait()
 
 
-def ask(port: int, name: str, clip: Path, max_tokens: int) -> dict:
+def ask(port: int, settings: PolicySettings, name: str, clip: Path) -> dict:
     """The server's greedy answer to one chat request with the clip's bytes in it."""
     url = "data:video/mp4;base64," + base64.b64encode(clip.read_bytes()).decode()
-    content = [{"type": "text", "text": PROMPT}, {"type": "video_url", "video_url": {"url": url}}]
-    body = {"model": name, "messages": [{"role": "user", "content": content}]}
-    body |= {"temperature": 0, "max_tokens": max_tokens}
+    body = chat_request(settings, name, url) | {"max_tokens": 32}
     # The server says that it is ready a moment before its port listens.
     with httpx.Client(transport=httpx.HTTPTransport(retries=6), timeout=300) as client:
         reply = client.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body)

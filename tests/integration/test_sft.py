@@ -44,7 +44,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, toy_clips: tuple[Path, ...]) 
 
 
 def row(id: str, video: Path, caption: str) -> dict[str, object]:
-    question = {"role": "user", "content": "<video>Describe the video."}
+    question = {"role": "user", "content": "Describe the video.<video>"}
     return {"id": id, "messages": [question, {"role": "assistant", "content": caption}], "videos": [str(video)]}
 
 

@@ -236,7 +236,7 @@ def _make_clip(job: _Job) -> Row:
     return Row(
         id=name,
         messages=[
-            {"role": "user", "content": f"{VIDEO_MARK}{prompt}"},
+            {"role": "user", "content": f"{prompt}{VIDEO_MARK}"},
             {"role": "assistant", "content": captions.brief},
         ],
         videos=[f"videos/{name}.mp4"],

@@ -1,5 +1,7 @@
 """Prompts: text before the video, every placeholder expanded, and errors before a bad prompt reaches a model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from transformers import AutoProcessor
@@ -35,6 +37,20 @@ def test_the_text_comes_before_the_one_video_placeholder(processor):
         "<|im_start|>user\nDescribe the video.<|vision_start|><|video_pad|><|vision_end|><|im_end|>\n"
         "<|im_start|>assistant\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "turn"),
+    [
+        ("<video>Describe the video.", "VIDEODescribe the video."),
+        ("First: <video> what happens?", "First:VIDEOwhat happens?"),
+        ("Describe the video.<video>", "Describe the video.VIDEO"),
+    ],
+)
+def test_a_mark_in_the_question_places_the_video(processor, prompt, turn):
+    text = render_prompt(processor, replace(SAMPLE, prompt=prompt))
+    turn = turn.replace("VIDEO", "<|vision_start|><|video_pad|><|vision_end|>")
+    assert text.startswith(f"<|im_start|>user\n{turn}<|im_end|>")
 
 
 def test_the_placeholder_becomes_one_token_for_two_frames_of_28_by_28_pixels(processor):

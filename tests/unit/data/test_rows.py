@@ -17,7 +17,7 @@ def good_row(**changes: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": "a",
         "messages": [
-            {"role": "user", "content": "<video>Describe the video."},
+            {"role": "user", "content": "Describe the video.<video>"},
             {"role": "assistant", "content": "A person jumps."},
         ],
         "videos": ["videos/a.mp4"],
@@ -238,3 +238,18 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         write_rows(tmp_path / "file" / "rows.jsonl", [row_of("a")])
+
+
+@pytest.mark.parametrize(
+    ("content", "prompt"),
+    [
+        ("Describe the video.<video>", "Describe the video."),
+        ("Describe the video.", "Describe the video."),
+        ("<video>\nDescribe the video.", "<video>\nDescribe the video."),
+    ],
+)
+def test_a_mark_that_is_not_at_the_end_stays_in_the_question(
+    file_of: Callable[..., Path], content: str, prompt: str
+) -> None:
+    row = good_row(messages=[{"role": "user", "content": content}, ANSWER])
+    assert read_rows(file_of(row))[0].prompt == prompt

@@ -12,7 +12,7 @@ from owlcap.inference.settings import PolicySettings
 
 
 def write_row(path: Path, id_: str, video: Path) -> None:
-    messages = [{"role": "user", "content": "<video>What happens?"}, {"role": "assistant", "content": "A man waves."}]
+    messages = [{"role": "user", "content": "What happens?<video>"}, {"role": "assistant", "content": "A man waves."}]
     with path.open("a") as file:
         file.write(json.dumps({"id": id_, "messages": messages, "videos": [str(video)]}) + "\n")
 

@@ -80,7 +80,7 @@ def test_an_sft_run_has_no_answer_length_of_its_own(tmp_path: Path) -> None:
 def test_the_question_is_the_datas_own_where_the_config_has_none(tmp_path: Path) -> None:
     row = {
         "id": "a",
-        "messages": [{"role": "user", "content": "<video>Tell me all."}, {"role": "assistant", "content": "A man."}],
+        "messages": [{"role": "user", "content": "Tell me all.<video>"}, {"role": "assistant", "content": "A man."}],
         "videos": ["a.mp4"],
     }
     rows = tmp_path / "rows.jsonl"
