@@ -53,6 +53,7 @@ def setup_actor_logging(level: str = "INFO") -> None:
 
 
 def _install(level: str, handlers: list[logging.Handler]) -> None:
+    logging.getLogger("stamina").setLevel(logging.ERROR)  # one line a retry that says nothing: retries are counted
     closed: set[logging.Handler] = set()
     for package in PACKAGES:
         logger = logging.getLogger(package)
