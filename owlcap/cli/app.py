@@ -4,6 +4,7 @@ owlcap
 ├── data toy        toy clips with known facts (and the tiny base model)
 ├── sft, rl         training, from a YAML and key=value overrides
 ├── eval captions   figures of a model or of captions in a file
+├── score          saved captions scored by any reward, without training
 ├── judge-check     how good the configured judge is
 ├── export          a Hugging Face folder, checked in transformers and vLLM
 ├── caption         one video
@@ -20,7 +21,7 @@ from typing import Annotated
 
 import typer
 
-from owlcap.cli import data, evaluate, judge, model, training, whole
+from owlcap.cli import data, evaluate, judge, model, rewards, training, whole
 from owlcap.cli.console import show_error
 from owlcap.errors import OwlcapError
 
@@ -60,6 +61,7 @@ app.add_typer(data.app, name="data")
 app.command("sft")(training.sft)
 app.command("rl")(training.rl)
 app.add_typer(evaluate.app, name="eval")
+app.command("score")(rewards.score)
 app.command("judge-check")(judge.judge_check)
 app.command("export")(model.export)
 app.command("caption")(model.caption)
