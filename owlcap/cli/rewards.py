@@ -29,6 +29,8 @@ def score(
 
     suite = make_suite(load_rewards(reward, overrides or ()))
     groups = read_groups(captions)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
     scores: dict[int, tuple[ScoredRollout, ...]] = {}
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar("scoring"))
