@@ -14,11 +14,16 @@ run_dir/name/
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import platform
 import re
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -140,6 +145,33 @@ class RunDir:
                 cure="set run_dir=... to a folder that you can write to and that has space",
             ) from error
         return run
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process out of the run while the block lasts.
+
+        The lock ends with the process, however it ends, and holds on one machine only.
+
+        Raises:
+            ConfigError: another process has it.
+        """
+        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    yield  # a file system without locks
+                    return
+                file.seek(0)
+                raise ConfigError(
+                    f"the run is in use by process {file.read().strip() or 'unknown'}",
+                    where=str(self.path),
+                    cure="wait for it or end it, or choose another name=...",
+                ) from error
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
 
     def _has_results(self) -> bool:
         return self.metrics_file.exists() or self.model.exists() or any(self.checkpoints.glob("*"))

@@ -22,9 +22,11 @@ from owlcap.data.rows import read_rows
 from owlcap.errors import OwlcapError
 from owlcap.logging import get_logger, setup_logging
 from owlcap.metrics import MetricsWriter
+from owlcap.models.load import check_folder, model_folder
 from owlcap.runs import RunDir
 from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore
 from owlcap.training.cluster import start_ray
+from owlcap.training.interrupt import Interrupted, StopSignals, ends_on_signals, interruption
 from owlcap.training.progress import progress
 from owlcap.types import Sample
 from rewards.service import RewardPool
@@ -33,7 +35,6 @@ from rl.advantages import estimator
 from rl.collect import collect, make_requests, scoring_deadline
 from rl.evaluate import Evaluator
 from rl.figures import headline, learner_figures, sync_figures
-from rl.interrupt import Interrupted, StopSignals
 from rl.learner_client import LearnerClient
 from rl.limits import check_limits
 from rl.losses import policy_loss_fn
@@ -70,18 +71,32 @@ def run_rl(cfg: RlRun, resume: bool = False) -> Path:
         SystemExit: SIGTERM or SIGINT; a checkpoint is written first.
     """
     cfg = absolute(cfg)
-    estimator(cfg.algorithm.advantage)
-    policy_loss_fn(cfg.algorithm.policy_loss)
-    make_suite(cfg.rewards)
+    check_settings(cfg)
+    check_folder(model_folder(cfg.model.path))
     samples = read_rows(cfg.data.train, cfg.data)
     order = PromptOrder(len(samples), cfg.rollout.prompts_per_step, cfg.seed)
     evaluator = Evaluator(cfg)
     run = RunDir.create(cfg, resume)
     setup_logging(folder=run.logs)
-    with start_ray(cfg.cluster, run.path):
+    with (
+        run.locked(),
+        ends_on_signals("nothing was trained since this start") as stop,
+        start_ray(cfg.cluster, run.path),
+    ):
         plan(cfg, joined_cluster()).check()
         with start_actors(cfg, num_steps(cfg, order.steps_per_epoch)) as actors:
-            return _Trainer(cfg, run, samples, order, evaluator, actors).run(resume)
+            return _Trainer(cfg, run, samples, order, evaluator, actors, stop).run(resume)
+
+
+def check_settings(cfg: RlRun) -> None:
+    """Refuse what can be refused without data, model or cluster.
+
+    Raises:
+        ConfigError: an unknown advantage, loss or reward, or one with bad options.
+    """
+    estimator(cfg.algorithm.advantage)
+    policy_loss_fn(cfg.algorithm.policy_loss)
+    make_suite(cfg.rewards)
 
 
 @contextmanager
@@ -117,6 +132,7 @@ class _Trainer:
         order: PromptOrder,
         evaluator: Evaluator,
         actors: Actors,
+        stop: StopSignals,
     ) -> None:
         self.cfg, self.run_dir, self.samples, self.order = cfg, run, samples, order
         self.evaluator, self.actors = evaluator, actors
@@ -125,7 +141,7 @@ class _Trainer:
         self.deadline_s = scoring_deadline(cfg.rewards, cfg.rollout)
         self.state = TrainerState()
         self.saved_step = 0  # a checkpoint of step 0 would hold nothing that model.path does not
-        self.stop = StopSignals()
+        self.stop = stop
         self.learner_is_whole = True
 
     def run(self, resume: bool) -> Path:
@@ -135,10 +151,12 @@ class _Trainer:
         metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=self.state.step if resume else None)
         failed = True
         try:
-            with self.stop:
-                self._train(metrics)
+            self._train(metrics)
             failed = False
-        except Interrupted as interrupted:
+        except (Interrupted, SystemError) as error:
+            interrupted = interruption(error)
+            if interrupted is None:
+                raise
             self._save_before_leaving()
             logger.warning("%s: stopped after step %d; go on with --resume", interrupted, self.state.step)
             raise SystemExit(interrupted.exit_code) from interrupted
@@ -226,7 +244,9 @@ class _Trainer:
             learner.save(folder)
             save_state(state, folder)
 
+        self.learner_is_whole = False  # ranks of which one could not write its part are out of step
         self.store.write(meta, write)
+        self.learner_is_whole = True
         self.saved_step = state.step
 
     def _save_before_leaving(self) -> None:

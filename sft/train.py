@@ -15,6 +15,7 @@ from owlcap.runs import RunDir
 from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore, DataCursor, Layout, check_layout, load_meta
 from owlcap.training.cluster import start_ray
 from owlcap.training.group import WorkerGroup, gather, make_worker_group, stop_worker_group
+from owlcap.training.interrupt import Interrupted, StopSignals, ends_on_signals, interruption
 from owlcap.training.progress import progress
 from owlcap.training.worker import TrainingSpec
 from sft.collate import num_batches
@@ -73,10 +74,14 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
         threads=cfg.cluster.threads_per_actor,
     )
     task = SftTask(cfg.data, cfg.sft, str(run.path / "features"))
-    with start_ray(cfg.cluster, run.path):
+    with (
+        run.locked(),
+        ends_on_signals("nothing was trained since this start") as stop,
+        start_ray(cfg.cluster, run.path),
+    ):
         group = make_worker_group(SftWorker, (spec, task), cfg.cluster)
         try:
-            return _Trainer(cfg, run, plan, group).run(resume)
+            return _Trainer(cfg, run, plan, group, stop).run(resume)
         finally:
             stop_worker_group(group)
 
@@ -105,8 +110,9 @@ def _check_set_up(checkpoint: Path, cfg: SftRun) -> None:
 class _Trainer:
     """The driver's side of one run."""
 
-    def __init__(self, cfg: SftRun, run: RunDir, plan: SftPlan, group: WorkerGroup) -> None:
-        self.cfg, self.run_dir, self.plan, self.group = cfg, run, plan, group
+    def __init__(self, cfg: SftRun, run: RunDir, plan: SftPlan, group: WorkerGroup, stop: StopSignals) -> None:
+        self.cfg, self.run_dir, self.plan, self.group, self.stop = cfg, run, plan, group, stop
+        self.step = self.saved_step = 0
         self.store = CheckpointStore(run.checkpoints, cfg.checkpoint.keep)
         num_rows = plan.num_train + plan.num_validation
         self.bad = BadClips(num_rows, cfg.data.max_bad_rows_share, cfg.data.train)
@@ -126,14 +132,23 @@ class _Trainer:
             self.plan.num_train,
             self.plan.total_steps,
         )
-        step = self._restore(reports[0].layout) if resume else 0
+        layout = reports[0].layout
+        self.step = self.saved_step = self._restore(layout) if resume else 0
         # A run that crashed before its first checkpoint starts anew: nothing it wrote is kept, step 0 included.
-        resumed_at = (step or -1) if resume else None
+        resumed_at = (self.step or -1) if resume else None
         metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=resumed_at)
         failed = True
         try:
-            self._train(step, metrics, reports[0].layout)
+            self._train(metrics, layout)
             failed = False
+        except (Interrupted, SystemError) as error:
+            interrupted = interruption(error)
+            if interrupted is None:
+                raise
+            if self.step != self.saved_step:
+                self._save(layout)
+            logger.warning("%s: stopped after step %d; go on with --resume", interrupted, self.step)
+            raise SystemExit(interrupted.exit_code) from interrupted
         finally:
             metrics.close(failed=failed)
         gather(self.group.export(str(self.run_dir.model)), CHECKPOINT_DEADLINE_S, "exporting the policy")
@@ -175,42 +190,50 @@ class _Trainer:
         logger.info("resumed from %s", checkpoint)
         return meta.step
 
-    def _train(self, step: int, metrics: MetricsWriter, layout: Layout) -> None:
+    def _train(self, metrics: MetricsWriter, layout: Layout) -> None:
         plan, cfg = self.plan, self.cfg
-        if step == 0:
-            self._validate(step, metrics)
-        with progress("SFT", plan.total_steps, step) as update:
-            while step < plan.total_steps:
-                epoch, batch = divmod(step, plan.steps_per_epoch)
-                began = time.perf_counter()
-                reports = gather(self.group.train_step(epoch, batch), STEP_DEADLINE_S, f"in step {step + 1}")
-                seconds = time.perf_counter() - began
-                step += 1
-                self.bad.add(bad for report in reports for bad in report.bad)
-                values = _step_metrics(reports, seconds, step / plan.steps_per_epoch)
-                values["unusable_clips"] = len(self.bad)
-                metrics.log(step, values)
-                last = step == plan.total_steps
-                if last or step % cfg.sft.validate_every_steps == 0:
-                    self._validate(step, metrics)
-                if last or step % cfg.checkpoint.every_steps == 0:
-                    self._save(step, layout)
+        with self.stop.whole():
+            if self.step == 0:
+                self._validate(metrics)
+        with progress("SFT", plan.total_steps, self.step) as update:
+            while self.step < plan.total_steps:
+                with self.stop.whole():
+                    values = self._step(metrics)
+                    last = self.step == plan.total_steps
+                    if last or self.step % cfg.sft.validate_every_steps == 0:
+                        self._validate(metrics)
+                    if last or self.step % cfg.checkpoint.every_steps == 0:
+                        self._save(layout)
                 known = "" if self.validation_loss is None else f"  validation {self.validation_loss:.3f}"
-                update(step, f"loss {values['loss']:.3f}{known}")
+                update(self.step, f"loss {values['loss']:.3f}{known}")
 
-    def _validate(self, step: int, metrics: MetricsWriter) -> None:
+    def _step(self, metrics: MetricsWriter) -> dict[str, float]:
+        """One optimizer step: the figures that were logged."""
+        epoch, batch = divmod(self.step, self.plan.steps_per_epoch)
+        began = time.perf_counter()
+        reports = gather(self.group.train_step(epoch, batch), STEP_DEADLINE_S, f"in step {self.step + 1}")
+        seconds = time.perf_counter() - began
+        self.step += 1
+        self.bad.add(bad for report in reports for bad in report.bad)
+        values = _step_metrics(reports, seconds, self.step / self.plan.steps_per_epoch)
+        values["unusable_clips"] = len(self.bad)
+        metrics.log(self.step, values)
+        return values
+
+    def _validate(self, metrics: MetricsWriter) -> None:
         if not self.plan.num_validation:
             return
         reports: list[ValidationReport] = gather(self.group.validate(), STEP_DEADLINE_S, "validating")
         self.bad.add(bad for report in reports for bad in report.bad)
         targets = sum(report.num_targets for report in reports)
         self.validation_loss = sum(report.loss_sum for report in reports) / max(1, targets)
-        metrics.log(step, {"loss": self.validation_loss}, prefix="validation")
+        metrics.log(self.step, {"loss": self.validation_loss}, prefix="validation")
 
-    def _save(self, step: int, layout: Layout) -> None:
-        cursor = DataCursor(*divmod(step, self.plan.steps_per_epoch))
-        meta = CheckpointMeta(step=step, cursor=cursor, layout=layout)
+    def _save(self, layout: Layout) -> None:
+        cursor = DataCursor(*divmod(self.step, self.plan.steps_per_epoch))
+        meta = CheckpointMeta(step=self.step, cursor=cursor, layout=layout)
         self.store.write(meta, self._write_ranks)
+        self.saved_step = self.step
 
     def _write_ranks(self, folder: Path) -> None:
         gather(self.group.save(str(folder)), CHECKPOINT_DEADLINE_S, "writing a checkpoint")

@@ -11,6 +11,7 @@ write leaves only a hidden folder, which is never read and is removed by the nex
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -76,6 +77,7 @@ class CheckpointStore:
         with write_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             self._remove_hidden()
+            self._check_room()
             temporary.mkdir()
             try:
                 writer(temporary)
@@ -101,6 +103,15 @@ class CheckpointStore:
         paths = self.complete()
         return paths[-1] if paths else None
 
+    def _check_room(self) -> None:
+        """Find a full disk before any rank writes: ranks of which one fails leave the others waiting for it."""
+        last = self.latest()
+        if last is None:
+            return
+        wanted, free = folder_size(last), shutil.disk_usage(self.root).free
+        if wanted > free:
+            raise OSError(errno.ENOSPC, f"{wanted / 2**20:.0f} MiB are wanted, {free / 2**20:.0f} MiB are free")
+
     def _retire(self, path: Path) -> None:
         """Remove a checkpoint such that a crash in between leaves no half of it under its name."""
         if path.exists():
@@ -112,6 +123,11 @@ class CheckpointStore:
         for path in self.root.iterdir():
             if path.name.startswith(_HIDDEN):
                 shutil.rmtree(path)
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def load_meta(checkpoint: Path) -> CheckpointMeta:

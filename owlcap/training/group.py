@@ -125,9 +125,14 @@ def gather(refs: list[ray.ObjectRef], deadline_s: float, doing: str) -> list[Any
             raise error.cause from error
         raise
     except RayActorError as error:
+        done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        rank = next((rank for rank, ref in enumerate(refs) if ref in done), "?")
+        why = str(error).strip().splitlines()
         raise TrainingError(
-            f"a learner rank died while {doing}: {error}",
-            cure="often out of memory: lower tokens_per_micro_batch or raise the ZeRO stage; then resume",
+            f"learner rank {rank} died while {doing}",
+            where=why[0] if why else None,
+            cure="the ranks' logs say more; if it was out of memory, lower tokens_per_micro_batch or raise the ZeRO "
+            "stage; then go on with --resume",
         ) from error
 
 

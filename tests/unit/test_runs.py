@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +101,28 @@ def test_versions_name_packages_that_are_absent_as_null() -> None:
     assert versions()["packages"]["ray"] == "2.60.0"  # type: ignore[index]
     commit = git_commit()
     assert commit is None or len(commit.removesuffix("+changes")) == 40
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from owlcap.runs import RunDir
+with RunDir(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_in_use_is_refused_and_free_again_when_its_process_has_ended(tmp_path: Path) -> None:
+    run = RunDir.create(sft_run(tmp_path))
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(ConfigError, match=f"in use by process {holder.pid}"), run.locked():
+        pass
+    holder.kill()
+    holder.communicate()
+    with run.locked():
+        assert (run.path / ".lock").read_text() == f"{os.getpid()}\n"

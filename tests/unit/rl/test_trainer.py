@@ -12,10 +12,11 @@ from typing import Any, cast
 import pytest
 
 from owlcap.config import RlRun
-from owlcap.errors import DataError, RolloutError, TrainingError
+from owlcap.errors import CheckpointError, DataError, RolloutError, TrainingError
 from owlcap.metrics import read_metrics
 from owlcap.runs import RunDir
 from owlcap.training.checkpoint import CheckpointStore, Layout, load_meta
+from owlcap.training.interrupt import StopSignals
 from owlcap.types import (
     Completion,
     LearnerGroup,
@@ -44,6 +45,8 @@ class Script:
     unscored_from_version: int | None = None
     sync_fails_at: int | None = None
     signal_at_update: int | None = None
+    disk_is_full: bool = False
+    saves: int = 0
     asked: list[list[str]] = field(default_factory=list)
     learned: list[list[str]] = field(default_factory=list)
     version: int = 0
@@ -111,6 +114,9 @@ class ScriptedLearner:
         return WeightBuckets((), 0)
 
     def save(self, folder: Path) -> None:
+        self.script.saves += 1
+        if self.script.disk_is_full:
+            raise CheckpointError("checkpoint cannot be written (no space)")
         (folder / "updates").write_text(str(self.updates))
 
     def load(self, folder: Path) -> None:
@@ -140,8 +146,9 @@ def train(cfg: RlRun, script: Script, resume: bool = False) -> tuple[Path, Scrip
     learner = ScriptedLearner(script)
     actors = cast(Actors, Parts(learner, ScriptedPool(script), ScriptedRewards(script)))
     order = PromptOrder(NUM_ROWS, PER_STEP, cfg.seed)
-    trainer = _Trainer(cfg, RunDir.create(cfg, resume), samples, order, Evaluator(cfg), actors)
-    return trainer.run(resume), learner
+    with StopSignals() as stop:
+        trainer = _Trainer(cfg, RunDir.create(cfg, resume), samples, order, Evaluator(cfg), actors, stop)
+        return trainer.run(resume), learner
 
 
 @dataclass
@@ -214,6 +221,14 @@ def test_too_many_unscored_rollouts_stop_the_run_with_a_checkpoint(tmp_path: Pat
     assert len(script.learned) == 3
     state = load_state(checkpoint(cfg))
     assert (state.step, state.policy_version, state.num_prompts) == (3, 3, 30)
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_is_not_tried_again(tmp_path: Path) -> None:
+    """One rank's failure leaves the others waiting in DeepSpeed: a second try would wait for them."""
+    script = Script(disk_is_full=True)
+    with pytest.raises(CheckpointError, match="no space"):
+        train(config(tmp_path, checkpoint={"every_steps": 2}), script)
+    assert script.saves == 1
 
 
 def test_a_signal_during_an_update_waits_for_it_and_the_run_can_go_on(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -135,3 +136,14 @@ def test_every_difference_of_set_up_and_model_is_named(tmp_path: Path) -> None:
         "new: only in the model",
     ):
         assert part in message
+
+
+def test_a_disk_without_room_is_found_before_any_rank_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = CheckpointStore(tmp_path / "checkpoints", keep=2)
+    store.write(meta(1), write_state)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=50_000))
+    asked: list[Path] = []
+    with pytest.raises(CheckpointError, match="MiB are wanted"):
+        store.write(meta(2), asked.append)
+    assert asked == []
+    assert [path.name for path in store.complete()] == ["step-00000001"]

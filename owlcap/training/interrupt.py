@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+from owlcap.logging import get_logger
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+logger = get_logger(__name__)
 
 
 class Interrupted(BaseException):
@@ -17,6 +21,13 @@ class Interrupted(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.exit_code = 128 + number
+
+
+def interruption(error: BaseException) -> Interrupted | None:
+    """The Interrupted that an error is, or that Ray's compiled code made a SystemError of."""
+    if isinstance(error, SystemError):
+        return error.__cause__ if isinstance(error.__cause__, Interrupted) else None
+    return error if isinstance(error, Interrupted) else None
 
 
 class StopSignals:
@@ -57,3 +68,25 @@ class StopSignals:
             self._pending = number
         else:
             raise Interrupted(number)
+
+
+@contextmanager
+def ends_on_signals(before_training: str) -> Iterator[StopSignals]:
+    """A whole run: a signal that nobody inside has handled ends the process with one line.
+
+    Args:
+        before_training: what such a signal found, e.g. "nothing was trained yet".
+
+    Raises:
+        SystemExit: with the signal's exit code.
+    """
+    stop = StopSignals()
+    try:
+        with stop:
+            yield stop
+    except (Interrupted, SystemError) as error:
+        interrupted = interruption(error)
+        if interrupted is None:
+            raise
+        logger.warning("%s: %s", interrupted, before_training)
+        raise SystemExit(interrupted.exit_code) from interrupted

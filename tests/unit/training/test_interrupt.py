@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from rl.interrupt import Interrupted, StopSignals
+from owlcap.training.interrupt import Interrupted, StopSignals, ends_on_signals, interruption
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -54,3 +54,23 @@ def test_the_former_handlers_come_back() -> None:
     with StopSignals():
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_nobody_handles_ends_the_process_with_its_code(number: signal.Signals) -> None:
+    with pytest.raises(SystemExit) as caught, ends_on_signals("nothing was trained yet"):
+        signal.raise_signal(number)
+    assert caught.value.code == 128 + number
+
+
+def test_an_interruption_inside_compiled_code_is_still_one() -> None:
+    """Ray's loop in C++ drops the status of a signal handler that raised, and Python makes a SystemError of it."""
+    with pytest.raises(SystemExit) as caught, ends_on_signals("nothing was trained yet"):
+        raise SystemError("returned a result with an exception set") from Interrupted(signal.SIGTERM)
+    assert caught.value.code == 143
+
+
+def test_another_system_error_stays_what_it_is() -> None:
+    with pytest.raises(SystemError, match="bad argument"), ends_on_signals("nothing was trained yet"):
+        raise SystemError("bad argument")
+    assert interruption(SystemError("bad argument")) is None
