@@ -17,7 +17,7 @@ Share = Field(ge=0, le=1)
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -136,7 +136,7 @@ class SftSection(Section):
     tokens_per_micro_batch: int = Field(default=16384, gt=0)  # padded tokens on one rank
     validate_every_steps: int = Field(default=50, gt=0)
     num_validation: int = Field(default=256, gt=0)
-    max_steps: int | None = None  # stop earlier than num_epochs
+    max_steps: int | None = Field(default=None, gt=0)  # stop earlier than num_epochs
 
 
 class JudgeSection(Section):
@@ -264,8 +264,8 @@ class EvaluationSection(Section):
 class Run(Section):
     """Settings that SFT and RL share."""
 
-    name: str
-    seed: int = 0
+    name: str = Field(pattern=r"^\w[\w.-]*$")  # a folder's name
+    seed: int = Field(default=0, ge=0)
     run_dir: str = "runs"  # this run is written to run_dir/name
     model: ModelSection
     video: VideoSection = VideoSection()
@@ -293,7 +293,7 @@ class RlRun(Run):
     """`owlcap rl`."""
 
     kind: Literal["rl"] = "rl"
-    num_steps: int | None = None  # null: num_epochs over the data
+    num_steps: int | None = Field(default=None, gt=0)  # null: num_epochs over the data
     num_epochs: int = Field(default=1, gt=0)
     reference_model: str | None = None  # frozen reference of the KL term; null: model.path
     rollout: RolloutSection = RolloutSection()

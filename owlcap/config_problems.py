@@ -88,6 +88,8 @@ def _allowed(kind: str, context: dict[str, Any], message: str) -> str:
     if kind in BOUNDS:
         bound = BOUNDS[kind]
         return f"{BOUND_WORDS[bound]} {context[bound]}"
+    if kind == "string_pattern_mismatch":
+        return f"text that matches {context['pattern']}"
     return KIND_OF_VALUE.get(kind.partition("_")[0]) or message
 
 

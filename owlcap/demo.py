@@ -179,11 +179,23 @@ def claim(out: Path, size: DemoSize, seed: int) -> None:
     """Note what `out` is for, or check that it is for the same."""
     file = out / "demo.json"
     wanted = {"seed": seed, **asdict(size)}
-    if not file.exists():
+    try:
         out.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        return
-    found = json.loads(file.read_text(encoding="utf-8"))
+        if not file.exists():
+            temporary = file.with_suffix(".tmp")
+            temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+            temporary.replace(file)
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"the demo's folder cannot be written: {error.strerror or error}",
+            where=str(out),
+            cure="choose a folder that you can write to (--out, or make demo OUT=...)",
+        ) from error
+    except ValueError as error:
+        raise ConfigError(
+            f"not the demo's own file: {error}", where=str(file), cure="delete it, or the folder"
+        ) from error
     if found != wanted:
         raise ConfigError(
             "the folder holds a demo of another size or seed",

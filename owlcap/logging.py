@@ -35,7 +35,12 @@ def setup_logging(level: str = "INFO", folder: Path | None = None) -> None:
     Calling it again replaces the earlier handlers, so that a second run in one process writes to its
     own folder only.
     """
-    terminal = RichHandler(console=console(), show_path=False, log_time_format="[%X]")
+    terminal: logging.Handler
+    if console().is_terminal:
+        terminal = RichHandler(console=console(), show_path=False, log_time_format="[%X]")
+    else:  # into a file or a pipe: one line a message, never wrapped
+        terminal = logging.StreamHandler()
+        terminal.setFormatter(logging.Formatter(FILE_FORMAT))
     handlers: list[logging.Handler] = [terminal]
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -30,14 +30,12 @@ from owlcap.training.interrupt import Interrupted, StopSignals, ends_on_signals,
 from owlcap.training.progress import progress
 from owlcap.types import Sample
 from rewards.service import RewardPool
-from rewards.suite import make_suite
-from rl.advantages import estimator
+from rl.checks import check_settings
 from rl.collect import collect, make_requests, scoring_deadline
 from rl.evaluate import Evaluator
 from rl.figures import headline, learner_figures, sync_figures
 from rl.learner_client import LearnerClient
 from rl.limits import check_limits
-from rl.losses import policy_loss_fn
 from rl.paths import absolute
 from rl.placement import evaluates_at, joined_cluster, plan
 from rl.state import PromptOrder, TrainerState, load_state, num_steps, save_state
@@ -86,17 +84,6 @@ def run_rl(cfg: RlRun, resume: bool = False) -> Path:
         plan(cfg, joined_cluster()).check()
         with start_actors(cfg, num_steps(cfg, order.steps_per_epoch)) as actors:
             return _Trainer(cfg, run, samples, order, evaluator, actors, stop).run(resume)
-
-
-def check_settings(cfg: RlRun) -> None:
-    """Refuse what can be refused without data, model or cluster.
-
-    Raises:
-        ConfigError: an unknown advantage, loss or reward, or one with bad options.
-    """
-    estimator(cfg.algorithm.advantage)
-    policy_loss_fn(cfg.algorithm.policy_loss)
-    make_suite(cfg.rewards)
 
 
 @contextmanager

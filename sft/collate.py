@@ -7,7 +7,6 @@ function of the data, the seed and the epoch: all ranks compute the same plan, a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -72,11 +71,6 @@ def collate(items: Sequence[SftItem], config: Qwen2_5_VLConfig, masked_ids: Coll
 def caption_loss(model: Qwen2_5_VLForConditionalGeneration, batch: SftBatch) -> torch.Tensor:
     """Sum of -log p(token) over the batch's trained tokens, in fp32, differentiable."""
     return -(completion_logprobs(model, batch.rows, features=batch.features) * batch.trained).sum()
-
-
-def num_batches(num_samples: int, batch_size: int) -> int:
-    """Optimizer steps of one epoch; the last batch may be smaller."""
-    return math.ceil(num_samples / batch_size)
 
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:

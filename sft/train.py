@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from owlcap.config import SftRun
@@ -18,33 +18,15 @@ from owlcap.training.group import WorkerGroup, gather, make_worker_group, stop_w
 from owlcap.training.interrupt import Interrupted, StopSignals, ends_on_signals, interruption
 from owlcap.training.progress import progress
 from owlcap.training.worker import TrainingSpec
-from sft.collate import num_batches
+from sft.plan import SftPlan
 from sft.unusable import BadClips
-from sft.worker import PrepareReport, SftTask, SftWorker, StepReport, ValidationReport, read_samples
+from sft.worker import PrepareReport, SftTask, SftWorker, StepReport, ValidationReport
 
 logger = get_logger(__name__)
 STEP_DEADLINE_S = 3600.0
 CHECKPOINT_DEADLINE_S = 3600.0
 CLIPS_PER_SLICE = 128  # a rank prepares between two reports
 CACHE_SHARE_OF_DISK = 0.5  # features that would take more of the free space are not cached
-
-
-@dataclass(frozen=True, slots=True)
-class SftPlan:
-    """The run in numbers."""
-
-    num_train: int
-    num_validation: int
-    steps_per_epoch: int
-    total_steps: int
-
-    @classmethod
-    def of(cls, cfg: SftRun) -> SftPlan:
-        """Read the rows and count."""
-        train, validation = read_samples(cfg.data, cfg.sft)
-        steps = num_batches(len(train), cfg.sft.batch_size)
-        total = steps * cfg.sft.num_epochs
-        return cls(len(train), len(validation), steps, min(total, cfg.sft.max_steps or total))
 
 
 def run_sft(cfg: SftRun, resume: bool = False) -> Path:

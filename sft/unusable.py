@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from owlcap.errors import DataError
 from owlcap.logging import get_logger
 
+MIN_ALLOWED = 1  # clip, unless none may be bad: a small data set is not given up for a single one
+
 logger = get_logger(__name__)
 
 
@@ -46,7 +48,7 @@ class BadClips:
             if clip.id not in self._reasons:
                 self._reasons[clip.id] = clip.reason
                 logger.warning("left out %s: %s", clip.id, clip.reason)
-        allowed = math.floor(self._max_share * self._num_rows)
+        allowed = max(math.floor(self._max_share * self._num_rows), MIN_ALLOWED) if self._max_share else 0
         if len(self) > allowed:
             first, reason = next(iter(self._reasons.items()))
             raise DataError(

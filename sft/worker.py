@@ -12,14 +12,13 @@ import torch.distributed as dist
 
 from owlcap.config import DataSection, SftSection
 from owlcap.data.prompts import vision_token_ids
-from owlcap.data.rows import read_rows
 from owlcap.errors import DataError
 from owlcap.training.engine import StepStats
 from owlcap.training.worker import ONE_TO_ALL, TrainingSpec, TrainingWorker, WorkerReport, register
-from owlcap.types import Sample
 from sft.clips import ClipSource
 from sft.collate import SftBatch, SftItem, caption_loss, collate, epoch_batches, micro_batches, rank_share
 from sft.features import FeatureCache, vision_fingerprint
+from sft.plan import read_samples
 from sft.unusable import BadClip
 
 if TYPE_CHECKING:
@@ -199,9 +198,3 @@ class SftWorker(TrainingWorker):
         if self._spare is None:
             raise DataError("no clip of the data can be used", where=self.task.data.train, cure="see the run's log")
         return self._spare
-
-
-def read_samples(data: DataSection, sft: SftSection) -> tuple[list[Sample], list[Sample]]:
-    """Training and validation rows, the latter cut to `num_validation`."""
-    validation = read_rows(data.validation, data)[: sft.num_validation] if data.validation else []
-    return read_rows(data.train, data), validation

@@ -14,6 +14,8 @@ owlcap
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -75,6 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     A user's error ends the process with exit code 2 and its message on stderr; with `--debug` its traceback
     comes first. Any other error is a fault of ours and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets a question mark for it
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    # Threads that wait for each other by spinning stand still on a machine whose cores are also used by others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
     try:
         app(args=list(arguments) if arguments is not None else None)
     except OwlcapError as error:

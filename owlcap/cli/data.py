@@ -49,4 +49,6 @@ def toy(
         from owlcap.models.base import make_base
 
         video = load_run("toy_sft").video
-        say(make_base(base, read_rows(world.train), video, seed).text())
+        with progress_bar("warming up the vision tower") as progress:
+            report = make_base(base, read_rows(world.train), video, seed, progress=progress)
+        say(report.text())

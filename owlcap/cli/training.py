@@ -30,8 +30,9 @@ def sft(config: Config, overrides: Overrides = None, resume: Resume = False, dry
         raise _wrong_kind(config, run, "sft")
     if dry_run:
         from owlcap.config_io import dump
+        from sft.plan import render_plan
 
-        say(dump(run).rstrip())
+        say(f"{dump(run).rstrip()}\n\n{render_plan(run)}")
         return
     from sft.train import run_sft
 
@@ -47,11 +48,11 @@ def rl(config: Config, overrides: Overrides = None, resume: Resume = False, dry_
         raise _wrong_kind(config, run, "rl")
     if dry_run:
         from owlcap.config_io import dump
+        from rl.checks import check_settings
         from rl.placement import render_plan
 
-        say(dump(run).rstrip())
-        say("")
-        say(render_plan(run).rstrip())
+        check_settings(run)
+        say(f"{dump(run).rstrip()}\n\n{render_plan(run).rstrip()}")
         return
     from rl.trainer import run_rl
 

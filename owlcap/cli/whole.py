@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -20,8 +19,6 @@ def demo(
 ) -> None:
     """Toy clips through SFT, evaluation, GRPO, evaluation and export, ending in one table."""
     name = "demo" + ("-fast" if fast else "") + (f"-seed{seed}" if seed else "")
-    # Threads that wait for each other by spinning stand still on a machine whose cores are also used by others.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
     from owlcap.demo import run_demo
 
     say(f"run: {run_demo(out or Path('runs') / name, fast, seed)}")

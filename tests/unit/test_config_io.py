@@ -79,15 +79,16 @@ def test_a_name_is_found_among_the_configs_from_any_folder(tmp_path: Path, monke
 @given(
     seed=st.integers(0, 2**31),
     lr=st.floats(1e-9, 10, allow_nan=False),
-    name=st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=20),
+    prompt=st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=20),
     betas=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
 def test_a_dumped_run_loads_as_an_equal_run(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, lr: float, name: str, betas: tuple[float, float]
+    tmp_path_factory: pytest.TempPathFactory, seed: int, lr: float, prompt: str, betas: tuple[float, float]
 ) -> None:
     base = load_run("toy_grpo")
     optimizer = base.optimizer.model_copy(update={"lr": lr, "betas": betas})
-    run = base.model_copy(update={"seed": seed, "optimizer": optimizer, "name": name.replace("$", "")})
+    data = base.data.model_copy(update={"prompt": prompt.replace("$", "")})
+    run = base.model_copy(update={"seed": seed, "optimizer": optimizer, "data": data})
     path = write(tmp_path_factory.mktemp("dump"), dump(run))
     assert load_run(path) == run
 

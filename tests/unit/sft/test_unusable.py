@@ -22,3 +22,10 @@ def test_one_more_stops_the_run_and_says_what_was_wrong_first() -> None:
         bad.add([BadClip("c", "missing")])
     assert error.value.where == "train.jsonl"
     assert "max_bad_rows_share=0.1: 2 clips" in str(error.value)
+
+
+def test_a_small_data_set_is_not_given_up_for_one_clip() -> None:
+    bad = BadClips(num_rows=44, max_share=0.02, where="train.jsonl")
+    bad.add([BadClip("a", "truncated")])
+    with pytest.raises(DataError, match="2 of 44"):
+        bad.add([BadClip("b", "empty")])

@@ -1,0 +1,55 @@
+"""What an SFT run will do, in numbers: for the trainer, and for `--dry-run` before anything starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from owlcap.config import DataSection, SftRun, SftSection
+from owlcap.data.rows import read_rows
+from owlcap.types import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class SftPlan:
+    """The run in numbers."""
+
+    num_train: int
+    num_validation: int
+    steps_per_epoch: int
+    total_steps: int
+
+    @classmethod
+    def of(cls, cfg: SftRun) -> SftPlan:
+        """Read the rows and count."""
+        train, validation = read_samples(cfg.data, cfg.sft)
+        steps = math.ceil(len(train) / cfg.sft.batch_size)
+        total = steps * cfg.sft.num_epochs
+        return cls(len(train), len(validation), steps, min(total, cfg.sft.max_steps or total))
+
+
+def read_samples(data: DataSection, sft: SftSection) -> tuple[list[Sample], list[Sample]]:
+    """Training and validation rows, the latter cut to `num_validation`."""
+    validation = read_rows(data.validation, data)[: sft.num_validation] if data.validation else []
+    return read_rows(data.train, data), validation
+
+
+def render_plan(cfg: SftRun) -> str:
+    """The plan as text; without the data, without the run's length."""
+    c, batch = cfg.cluster, cfg.sft.batch_size
+    lines = [
+        f"learner: {c.learner_ranks} ranks of {c.cpus_per_learner:g} CPUs and {c.gpus_per_learner} GPUs each, "
+        f"DeepSpeed ZeRO-{cfg.deepspeed.zero_stage}, {cfg.model.dtype}; {cfg.sft.tokens_per_micro_batch:,} tokens a "
+        "forward",
+        f"sequences a step: {batch} ({batch // c.learner_ranks} a rank)",
+    ]
+    if Path(cfg.data.train).is_file():
+        plan = SftPlan.of(cfg)
+        lines.append(
+            f"steps: {plan.total_steps:,} ({plan.num_train:,} clips, {plan.steps_per_epoch:,} steps an epoch, "
+            f"{cfg.sft.num_epochs} epochs); validation on {plan.num_validation:,} clips"
+        )
+    else:
+        lines.append(f"steps: unknown, data.train ({cfg.data.train}) is not there yet")
+    return "\n".join(lines)
