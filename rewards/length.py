@@ -21,7 +21,7 @@ class LengthStep(Section):
 
     min_words: int = Field(ge=1)
     max_words: int = Field(ge=1)
-    value: float = Field(allow_inf_nan=False)
+    value: float
 
     @model_validator(mode="after")
     def _ordered(self) -> LengthStep:
@@ -37,7 +37,7 @@ class LengthOptions(Section):
         LengthStep(min_words=100, max_words=300, value=1.0),
         LengthStep(min_words=301, max_words=400, value=0.5),
     )
-    otherwise: float = Field(default=0.2, allow_inf_nan=False)
+    otherwise: float = 0.2
 
     @model_validator(mode="after")
     def _disjoint(self) -> LengthOptions:

@@ -1,13 +1,14 @@
 """The offline judge: no model, no server, always the same answer. The embedded default of tests, demo and dry runs.
 
-A reference of the toy world is judged by the toy world's own lexicon ("lexical-toy"), any other by rules of plain
-English ("lexical-english", rewards/english; its limits are told in docs/lexical-judge.md). A reference that neither
-can read is a JudgeError, not a low score. In the toy world labels are the lexicon's, with two rules of a judge on top:
+A reference that the toy world's lexicon reads to the last word is judged by it ("lexical-toy"), any other by rules of
+plain English ("lexical-english", rewards/english; its limits are told in docs/lexical-judge.md). A reference that
+neither can read is a JudgeError, not a low score. In the toy world labels are the lexicon's, with two rules of a judge
+on top:
 
 - A predicted action, or order of actions, that the reference lacks is contradicted: a reference tells the whole
   sequence. Were such an order "not mentioned", "then bows, then bows" would pay under lenient matching.
 - What a prediction says that cannot be read is a contradicted unit of every few words, so that padding and
-  gibberish cost correctness. A reference's unread fragments are left out: nobody can be asked to cover them.
+  gibberish cost correctness.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class LexicalJudge:
             JudgeError: nothing in the reference can be read.
         """
         truth = parse(reference)
-        if _is_toy(truth, reference):
+        if truth.units and not truth.unread:
             return _judge_toy(predicted, truth)
         predicted_units, reference_units = judge_english(predicted, reference)
         if not reference_units:
@@ -63,12 +64,6 @@ def _unread(caption: ParsedCaption) -> list[str]:
         tokens = fragment.split()
         pieces.extend(" ".join(tokens[i : i + UNREAD_WORDS]) for i in range(0, len(tokens), UNREAD_WORDS))
     return pieces
-
-
-def _is_toy(truth: ParsedCaption, reference: str) -> bool:
-    """Whether the toy lexicon can read a reference: some unit, and at least half of the words."""
-    num_unread = sum(len(fragment.split()) for fragment in truth.unread)
-    return bool(truth.units) and 2 * num_unread <= len(reference.split())
 
 
 def _unit(unit: ParsedUnit, label: Label) -> Unit:

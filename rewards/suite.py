@@ -155,8 +155,6 @@ def make_suite(rewards: RewardsSection, limiter: RateLimiter | None = None) -> R
 
 def _make_reward(term: RewardTerm, judges: Judges) -> Reward:
     where = f'rewards.terms, name "{term.name}"'
-    if not math.isfinite(term.weight):
-        raise ConfigError(f"the weight is {term.weight}", where=where, allowed="a finite number")
     factory = resolve("reward", term.name)
     if is_reward_function(factory):
         return FunctionReward(term.name.rpartition(":")[2], cast(Callable[..., Any], factory), term.options)

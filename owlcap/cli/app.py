@@ -4,8 +4,10 @@ owlcap
 ├── data toy        toy clips with known facts (and the tiny base model)
 ├── sft, rl         training, from a YAML and key=value overrides
 ├── eval captions   figures of a model or of captions in a file
-├── score          saved captions scored by any reward, without training
+├── score           saved captions scored by any reward, without training
+├── serve-rewards   rewards over HTTP, for other training systems
 ├── judge-check     how good the configured judge is
+├── cache           the judges' replies that are kept on this machine
 ├── export          a Hugging Face folder, checked in transformers and vLLM
 ├── caption         one video
 ├── demo            all of the above on toy videos
@@ -23,7 +25,7 @@ from typing import Annotated
 
 import typer
 
-from owlcap.cli import data, evaluate, judge, model, rewards, training, whole
+from owlcap.cli import cache, data, evaluate, judge, model, rewards, serve_rewards, training, whole
 from owlcap.cli.console import show_error
 from owlcap.errors import OwlcapError
 
@@ -64,7 +66,10 @@ app.command("sft")(training.sft)
 app.command("rl")(training.rl)
 app.add_typer(evaluate.app, name="eval")
 app.command("score")(rewards.score)
+app.command("compare")(rewards.compare)
 app.command("judge-check")(judge.judge_check)
+app.command("serve-rewards")(serve_rewards.serve_rewards)
+app.add_typer(cache.app, name="cache")
 app.command("export")(model.export)
 app.command("caption")(model.caption)
 app.command("demo")(whole.demo)

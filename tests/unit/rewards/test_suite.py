@@ -253,7 +253,6 @@ def test_a_users_reward_from_a_file(tmp_path: Any):
         (RewardsSection(terms=()), "no rewards are given"),
         (section("cesr"), 'did you mean "cser"?'),
         (section("length", "length"), 'the reward "length" is given twice'),
-        (section("length", weight=float("nan")), "the weight is nan"),
         (section("length", options={"stpes": []}), 'unknown option "stpes"'),
     ],
 )
