@@ -81,6 +81,7 @@ def run_rl(cfg: RlRun, resume: bool = False) -> Path:
         ends_on_signals("nothing was trained since this start") as stop,
         start_ray(cfg.cluster, run.path),
     ):
+        stop.arm()
         plan(cfg, joined_cluster()).check()
         with start_actors(cfg, num_steps(cfg, order.steps_per_epoch)) as actors:
             return _Trainer(cfg, run, samples, order, evaluator, actors, stop).run(resume)

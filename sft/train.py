@@ -61,6 +61,7 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
         ends_on_signals("nothing was trained since this start") as stop,
         start_ray(cfg.cluster, run.path),
     ):
+        stop.arm()
         group = make_worker_group(SftWorker, (spec, task), cfg.cluster)
         try:
             return _Trainer(cfg, run, plan, group, stop).run(resume)
