@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,13 +64,13 @@ class Server:
 
 
 @contextmanager
-def serving(rewards: str, folder: Path, *arguments: str) -> Iterator[Server]:
+def serving(rewards: str, folder: Path, *arguments: str, token: str = TOKEN) -> Iterator[Server]:
     config = folder / "rewards.yaml"
     config.write_text(rewards)
     command = [sys.executable, "-m", "owlcap", "serve-rewards", str(config), "--port", "0", *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "OWLCAP_REWARDS_TOKEN": TOKEN, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "OWLCAP_REWARDS_TOKEN": token, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     printed: list[str] = []
     try:
@@ -227,6 +228,20 @@ def test_sigterm_lets_a_request_in_flight_end(tmp_path: Path) -> None:
         waiting.join()
         assert got[0].status_code == 200
         assert server.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/serve-rewards.md"])
+def test_the_documented_curl_line_works_as_written(page: str, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    block = re.search(r"curl -s http://127\.0\.0\.1:8900.*?\}\]\}'", text, re.DOTALL)
+    assert block is not None
+    with serving("terms: [{name: cser}, {name: length}]\n", tmp_path, token="") as server:
+        line = block.group().replace("http://127.0.0.1:8900", server.url)
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    good, other = json.loads(done.stdout)["groups"][0]["captions"]
+    assert good["parts"]["cser"]["value"] == 2.0
+    assert other["total"] < good["total"]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
