@@ -1,65 +1,46 @@
-"""Saved captions scored again, without a model: `owlcap score`."""
+"""Saved captions scored again, a bounded number at a time; their figures; and results kept in a file."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any
 
 from owlcap.errors import DataError
-from owlcap.types import RewardBreakdown, Sample, ScoredRollout
+from owlcap.evaluation.saved import Contents, SavedGroup
+from owlcap.types import RewardBreakdown, Score, ScoredRollout, Unscored
+from rewards.chat import Usage
 from rewards.suite import RewardSuite
 
-ALLOWED = '{"id", "reference", "caption"}, with "captions": [...], or a run\'s rollouts row (completions[].text)'
+CHARACTERS_A_TOKEN = 4  # of English, roughly
+CHARACTERS_OF_INSTRUCTIONS = 1_000  # of one of the project's own prompt templates, roughly
+
+Each = Callable[[int, SavedGroup, tuple[ScoredRollout, ...]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class SavedGroup:
-    """Captions of one clip, as saved."""
+async def score_groups(suite: RewardSuite, groups: Iterable[SavedGroup], in_flight: int, each: Each) -> None:
+    """Score groups and close the suite; `each` gets a group with its place as its scores come.
 
-    id: str
-    reference: str
-    captions: tuple[str, ...]
-
-
-def read_groups(path: Path) -> list[SavedGroup]:
-    """The groups of a JSONL file; rollouts rows of failed prompts are left out.
-
-    Raises:
-        DataError: the file cannot be read, or a row has another form; names file and line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the captions cannot be read: {error}", where=str(path)) from error
-    groups = [_group(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
-    groups = [group for group in groups if group.captions]
-    if not groups:
-        raise DataError("there are no captions", where=str(path), allowed=f"one a line: {ALLOWED}")
-    return groups
-
-
-async def score_groups(
-    suite: RewardSuite, groups: Sequence[SavedGroup], each: Callable[[int, tuple[ScoredRollout, ...]], None]
-) -> None:
-    """Score all groups at the same time and close the suite; `each` gets a group's place and scores as they come.
+    Args:
+        in_flight: groups that are read ahead; further ones stay where they are.
 
     Raises:
         RewardError: a reward broke its contract.
     """
-    import asyncio
+
+    room = asyncio.Semaphore(in_flight)
 
     async def one(place: int, group: SavedGroup) -> None:
-        sample = Sample(group.id, video="", prompt="", caption=group.reference, reference=group.reference)
-        each(place, await suite.score_group(sample, group.captions))
+        each(place, group, await suite.score_group(group.sample, group.captions))
+        room.release()
 
     try:
         async with asyncio.TaskGroup() as tasks:
             for place, group in enumerate(groups):
+                await room.acquire()
                 tasks.create_task(one(place, group))
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
@@ -67,60 +48,143 @@ async def score_groups(
         await suite.close()
 
 
+@dataclass(slots=True)
+class ClusteredMean:
+    """Mean over captions; its standard error takes captions of one group as dependent (clustered by group)."""
+
+    num_groups: int = 0
+    n: int = 0
+    sum: float = 0.0
+    _nn: float = 0.0  # sums over groups, with n and s the count and the sum of one group
+    _ss: float = 0.0
+    _ns: float = 0.0
+
+    def add(self, values: Sequence[float]) -> None:
+        """One group's values."""
+        n, s = len(values), sum(values)
+        self.num_groups, self.n, self.sum = self.num_groups + 1, self.n + n, self.sum + s
+        self._nn, self._ss, self._ns = self._nn + n * n, self._ss + s * s, self._ns + n * s
+
+    @property
+    def mean(self) -> float:
+        return self.sum / self.n
+
+    @property
+    def standard_error(self) -> float | None:
+        """None for fewer than two groups."""
+        if self.num_groups < 2:
+            return None
+        squares = self._ss - 2 * self.mean * self._ns + self.mean**2 * self._nn  # of the groups' sums of residuals
+        return (max(squares, 0.0) * self.num_groups / (self.num_groups - 1)) ** 0.5 / self.n
+
+    def __str__(self) -> str:
+        error = self.standard_error
+        return f"{self.mean:.3f}" + ("" if error is None else f" ± {error:.3f}")
+
+
+@dataclass(slots=True)
+class Tally:
+    """Figures of the scores so far; holds sums, not captions."""
+
+    columns: dict[str, ClusteredMean] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
+    num_scored: int = 0
+
+    def add(self, scores: Sequence[ScoredRollout]) -> None:
+        """One group's scores."""
+        values: dict[str, list[float]] = {}
+        for score in scores:
+            if isinstance(score, Unscored):
+                self.reasons[f"{score.reward}: {score.reason}"] += 1
+                continue
+            self.num_scored += 1
+            parts = {f"reward/{name}": part.value for name, part in score.parts.items()}
+            for name, value in {"total": score.total, **parts, **score.metrics}.items():
+                values.setdefault(name, []).append(value)
+        for name, column in values.items():
+            self.columns.setdefault(name, ClusteredMean()).add(column)
+
+    def text(self) -> str:
+        """Means with standard errors, and the reasons of the unscored."""
+        width = max((len(name) for name in self.columns), default=0)
+        lines = [f"{name:<{width}}  {column}  n={column.n}" for name, column in self.columns.items()]
+        lines.append(f"{self.num_scored} of {self.num_scored + self.reasons.total()} captions scored")
+        lines += [f"unscored, {count}: {reason}" for reason, count in self.reasons.most_common()]
+        return "\n".join([*lines, "± is the standard error, with the captions of one row as one cluster"])
+
+
+def usage_line(usage: Usage) -> str:
+    """Requests, tokens and cost."""
+    return (
+        f"judge: {usage.num_requests} requests, {usage.num_cached} from the cache, "
+        f"{usage.input_tokens} input and {usage.output_tokens} output tokens, {usage.usd:.4f} USD"
+    )
+
+
+def plan_line(contents: Contents, num_calls: int) -> str:
+    """What scoring would ask of judges, at most."""
+    texts = contents.num_characters / contents.num_captions
+    tokens = round(num_calls * (texts + CHARACTERS_OF_INSTRUCTIONS) / CHARACTERS_A_TOKEN)
+    return (
+        f"{contents.num_groups} rows, {contents.num_captions} captions: "
+        f"at most {num_calls} judge calls, about {tokens} input tokens"
+    )
+
+
 def result_row(group: SavedGroup, scores: Sequence[ScoredRollout]) -> str:
     """A group's results with their evidence, one line of JSON."""
     results = [
         {"caption": caption, "unscored": None, **asdict(score)}
         if isinstance(score, RewardBreakdown)
-        else {"caption": caption, "total": None, "unscored": f"{score.reward}: {score.reason}"}
+        else {"caption": caption, "total": None, "unscored": asdict(score)}
         for caption, score in zip(group.captions, scores, strict=True)
     ]
-    return json.dumps({"id": group.id, "reference": group.reference, "results": results}, ensure_ascii=False)
+    row = {"id": group.sample.id, "reference": group.sample.reference, "results": results}
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def summary(scores: Sequence[ScoredRollout]) -> str:
-    """Means with standard errors over captions, and the reasons of the unscored."""
-    scored = [score for score in scores if isinstance(score, RewardBreakdown)]
-    columns: dict[str, list[float]] = {}
-    for score in scored:
-        parts = {f"reward/{name}": part.value for name, part in score.parts.items()}
-        for name, value in {"total": score.total, **parts, **score.metrics}.items():
-            columns.setdefault(name, []).append(value)
-    width = max((len(name) for name in columns), default=0)
-    lines = [f"{name:<{width}}  {_figure(values)}  n={len(values)}" for name, values in columns.items()]
-    lines.append(f"{len(scored)} of {len(scores)} captions scored")
-    reasons = Counter(f"{score.reward}: {score.reason}" for score in scores if not isinstance(score, RewardBreakdown))
-    return "\n".join([*lines, *(f"unscored, {count}: {reason}" for reason, count in reasons.most_common())])
+def kept_results(path: Path, tally: Tally) -> Counter[int]:
+    """Count the results of an earlier run into `tally`; a line that was cut off at the end is removed.
+
+    Returns:
+        How many groups of each `key` are done.
+
+    Raises:
+        DataError: the file holds something else.
+    """
+    done: Counter[int] = Counter()
+    whole = 0  # bytes
+    with path.open("r+b") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                row = json.loads(line)
+                tally.add([_score(result) for result in row["results"]])
+                captions = tuple(result["caption"] for result in row["results"])
+                done[hash((row["id"], row["reference"], captions))] += 1
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DataError(
+                    "this is no result of owlcap score", where=f"{path}:{number}", cure="give another --out"
+                ) from error
+            whole += len(line)
+        file.truncate(whole)
+    return done
 
 
-def _figure(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.3f}"
-    return f"{fmean(values):.3f} ± {stdev(values) / len(values) ** 0.5:.3f}"
+def not_yet(groups: Iterable[SavedGroup], done: Counter[int]) -> Iterator[SavedGroup]:
+    """The groups that `kept_results` did not find."""
+    left = done.copy()
+    for group in groups:
+        key = hash((group.sample.id, group.sample.reference, group.captions))
+        if left[key]:
+            left[key] -= 1
+        else:
+            yield group
 
 
-def _group(line: str, where: str) -> SavedGroup:
-    try:
-        row = json.loads(line)
-        id, reference = row["id"], row["reference"]
-        captions = list(_captions(row))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError("the row has another form", where=where, allowed=ALLOWED) from error
-    if not all(isinstance(text, str) for text in (id, reference, *captions)):
-        raise DataError("id, reference and captions must be strings", where=where, allowed=ALLOWED)
-    return SavedGroup(id, reference, tuple(captions))
-
-
-def _captions(row: dict[str, Any]) -> Iterator[Any]:
-    if "completions" in row:
-        completions = row["completions"]
-        if not isinstance(completions, list):
-            raise TypeError
-        yield from (completion["text"] for completion in completions)
-    elif "captions" in row:
-        captions = row["captions"]
-        if not isinstance(captions, list):
-            raise TypeError
-        yield from captions
-    else:
-        yield row["caption"]
+def _score(result: dict) -> ScoredRollout:
+    if result["unscored"] is not None:
+        return Unscored(**result["unscored"])
+    parts = {name: Score(part["value"]) for name, part in result["parts"].items()}
+    return RewardBreakdown(result["total"], parts, result["metrics"])

@@ -13,7 +13,7 @@ def render_table(report: CaptionReport, after: CaptionReport | None = None) -> s
     if after is None:
         header = ("figure", report.name, "n")
         rows = [(name, show_figure(figure), str(figure.num_clips)) for name, figure in report.figures.items()]
-        return "\n".join([*_align([header, *rows]), _counts(report)])
+        return "\n".join([*align([header, *rows]), _counts(report)])
     header = ("figure", report.name, after.name, "difference", "n")
     rows = []
     for name in dict.fromkeys([*report.figures, *after.figures]):
@@ -22,7 +22,7 @@ def render_table(report: CaptionReport, after: CaptionReport | None = None) -> s
         difference = show_figure(shared, signed=True) if shared else "-"
         count = str(shared.num_clips) if shared else "0"
         rows.append((name, show_figure(first), show_figure(second), difference, count))
-    return "\n".join([*_align([header, *rows]), _counts(report), _counts(after)])
+    return "\n".join([*align([header, *rows]), _counts(report), _counts(after)])
 
 
 def show_figure(figure: Figure | None, *, signed: bool = False) -> str:
@@ -39,7 +39,7 @@ def _shared_difference(before: CaptionReport, after: CaptionReport, metric: str)
     return paired_difference(before, after, metric) if having[0] & having[1] else None
 
 
-def _align(rows: list[tuple[str, ...]]) -> list[str]:
+def align(rows: list[tuple[str, ...]]) -> list[str]:
     """Columns padded to their widest cell, names to the left and numbers to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []

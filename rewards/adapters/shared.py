@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import cache
 from itertools import groupby
+from typing import Any
 
 from owlcap.config_io import load_rewards
-from owlcap.errors import RewardError
-from owlcap.types import RewardBreakdown, Sample, ScoredRollout, Unscored
+from owlcap.errors import ConfigError, RewardError
+from owlcap.types import Choice, RewardBreakdown, Sample, ScoredRollout, Unscored
 from rewards.suite import RewardSuite, make_suite
+
+EXTRA_COLUMNS = ("questions", "keypoints")  # some rewards ask for them
 
 _lock = threading.Lock()
 
@@ -29,22 +32,59 @@ class SharedSuite:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="rewards", daemon=True).start()
 
-    def submit(self, reference: str, captions: Sequence[str], id: str = "") -> Future[tuple[ScoredRollout, ...]]:
+    def submit(self, sample: Sample, captions: Sequence[str]) -> Future[tuple[ScoredRollout, ...]]:
         """Start scoring the captions of one clip."""
-        if not isinstance(reference, str):
-            raise RewardError(f"the reference is a {type(reference).__name__}", where=id, allowed="a string")
-        sample = Sample(id=id, video="", prompt="", caption=reference, reference=reference)
         return asyncio.run_coroutine_threadsafe(self._suite.score_group(sample, captions), self._loop)
 
     def submit_rows(
-        self, references: Sequence[str], completions: Sequence[object]
+        self, column: str, columns: Mapping[str, Any], completions: Sequence[object]
     ) -> list[Future[tuple[ScoredRollout, ...]]]:
-        """Start scoring a batch; neighbours with the same reference are one group."""
+        """Start scoring a batch; neighbours of the same sample are one group.
+
+        Args:
+            column: of the data set, with the references; its columns `questions` and `keypoints` are used too.
+
+        Raises:
+            ConfigError: the data set has no such column.
+        """
+        if column not in columns:
+            raise ConfigError(
+                f'the data set has no column "{column}"',
+                allowed=", ".join(sorted(columns)),
+                cure="name the column of the references: column=...",
+            )
         captions = [caption_text(completion) for completion in completions]
-        if len(references) != len(captions):
-            raise RewardError(f"there are {len(references)} references for {len(captions)} completions")
-        rows = groupby(zip(references, captions, strict=True), key=lambda row: row[0])
-        return [self.submit(reference, [caption for _, caption in group]) for reference, group in rows]
+        needed = [columns[column], *(columns.get(name) or [None] * len(captions) for name in EXTRA_COLUMNS)]
+        if any(len(values) != len(captions) for values in needed):
+            raise RewardError(f"there are {len(columns[column])} references for {len(captions)} completions")
+        samples = [make_sample(reference, "", *extra) for reference, *extra in zip(*needed, strict=True)]
+        groups = groupby(zip(samples, captions, strict=True), key=lambda row: row[0])
+        return [self.submit(sample, [caption for _, caption in rows]) for sample, rows in groups]
+
+
+def make_sample(reference: object, id: str, questions: Any = None, keypoints: Any = None) -> Sample:
+    """A sample without a video, of values as data sets hold them; None is as good as nothing.
+
+    Args:
+        questions: rows {"question", "options", "answer"}.
+        keypoints: statements.
+
+    Raises:
+        RewardError: one of them has another form.
+    """
+    if not isinstance(reference, str):
+        raise RewardError(f"the reference is a {type(reference).__name__}", where=id, allowed="a string")
+    rows, points = (() if values is None else tuple(values) for values in (questions, keypoints))
+    try:
+        choices = tuple(Choice(row["question"], tuple(row["options"]), row["answer"]) for row in rows)
+    except (KeyError, TypeError) as error:
+        allowed = '{"question": text, "options": [text, ...], "answer": one of the options}'
+        raise RewardError("the questions have another form", where=id, allowed=allowed) from error
+    if any(choice.answer not in choice.options for choice in choices):
+        raise RewardError("the answer of a question is none of its options", where=id)
+    if not all(isinstance(point, str) for point in points):
+        raise RewardError("the keypoints are not all strings", where=id)
+    return Sample(id, "", "", caption=reference, reference=reference, questions=choices, keypoints=points)
 
 
 def shared_suite(config: str, overrides: Sequence[str] = ()) -> SharedSuite:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from owlcap.errors import ConfigError
 from rewards.adapters.shared import number, shared_suite
 
 
@@ -17,7 +16,7 @@ def orm_class(
 
     Args:
         config: a rewards YAML or an RL configuration.
-        column: of the data set that holds the reference captions.
+        column: of the data set that holds the references; `questions` and `keypoints` are used where it has them.
         unscored_value: of a caption that cannot be scored. ms-swift counts a missing reward as 0, so without this
             value such a caption ends the run with a RewardError.
     """
@@ -25,9 +24,7 @@ def orm_class(
 
     class OwlcapReward(AsyncORM):
         async def __call__(self, completions: Sequence[object], **columns: Any) -> list[float]:
-            if column not in columns:
-                raise ConfigError(f'the data set has no column "{column}"', allowed=", ".join(sorted(columns)))
-            futures = shared_suite(config, tuple(overrides)).submit_rows(columns[column], completions)
+            futures = shared_suite(config, tuple(overrides)).submit_rows(column, columns, completions)
             groups = await asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
             return [number(outcome, unscored_value, "ms-swift reward") for group in groups for outcome in group]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from owlcap.errors import ConfigError
-from rewards.adapters.shared import SharedSuite, shared_suite, totals
+from rewards.adapters.shared import shared_suite, totals
 
 Totals = list[float | None]
 
@@ -20,15 +20,15 @@ def reward_function(config: str, overrides: Sequence[str] = (), column: str = "r
 
     Args:
         config: a rewards YAML or an RL configuration.
-        column: of the data set that holds the reference captions.
+        column: of the data set that holds the references; `questions` and `keypoints` are used where it has them.
 
     Raises:
         ConfigError: the configuration cannot be used; when called, the data set has no such column.
     """
     suite = shared_suite(config, overrides)
 
-    def owlcap_reward(*, completions: Sequence[object], **columns: Sequence[str]) -> Totals:
-        futures = suite.submit_rows(_references(columns, column), completions)
+    def owlcap_reward(*, completions: Sequence[object], **columns: Any) -> Totals:
+        futures = suite.submit_rows(column, columns, completions)
         return totals([future.result() for future in futures])
 
     return owlcap_reward
@@ -40,23 +40,8 @@ def async_reward_function(
     """As `reward_function`, awaited by TRL together with its other asynchronous reward functions."""
     suite = shared_suite(config, overrides)
 
-    async def owlcap_reward(*, completions: Sequence[object], **columns: Sequence[str]) -> Totals:
-        return await async_totals(suite, _references(columns, column), completions)
+    async def owlcap_reward(*, completions: Sequence[object], **columns: Any) -> Totals:
+        futures = suite.submit_rows(column, columns, completions)
+        return totals(await asyncio.gather(*(asyncio.wrap_future(future) for future in futures)))
 
     return owlcap_reward
-
-
-async def async_totals(suite: SharedSuite, references: Sequence[str], completions: Sequence[object]) -> Totals:
-    """One total a completion, None where it is unscored."""
-    futures = suite.submit_rows(references, completions)
-    return totals(await asyncio.gather(*(asyncio.wrap_future(future) for future in futures)))
-
-
-def _references(columns: dict[str, Sequence[str]], column: str) -> Sequence[str]:
-    if column not in columns:
-        raise ConfigError(
-            f'the data set has no column "{column}"',
-            allowed=", ".join(sorted(columns)),
-            cure="name the column of the references: reward_function(..., column=...)",
-        )
-    return columns[column]

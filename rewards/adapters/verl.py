@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from owlcap.types import Unscored
-from rewards.adapters.shared import number, shared_suite
+from rewards.adapters.shared import EXTRA_COLUMNS, make_sample, number, shared_suite
 
 
 async def compute_score(
@@ -27,6 +27,7 @@ async def compute_score(
     """Score one caption against the reference `ground_truth`.
 
     Args:
+        extra_info: `index` names the sample in errors; `questions` and `keypoints` go to the rewards that ask for them.
         config: the rewards' YAML; with `overrides` and `unscored_value` from verl's `reward_kwargs`.
         unscored_value: the score of a caption that cannot be scored. verl has no way to mask one, so without
             this value such a caption ends the run.
@@ -38,8 +39,10 @@ async def compute_score(
     Raises:
         RewardError: the caption is unscored and `unscored_value` is not given, or a reward broke its contract.
     """
-    id = str((extra_info or {}).get("index", data_source))
-    future = shared_suite(config, tuple(overrides)).submit(ground_truth, [solution_str], id)
+    info = extra_info or {}
+    id = str(info.get("index", data_source))
+    sample = make_sample(ground_truth, id, *(info.get(name) for name in EXTRA_COLUMNS))
+    future = shared_suite(config, tuple(overrides)).submit(sample, [solution_str])
     (outcome,) = await asyncio.wrap_future(future)
     unscored = float(isinstance(outcome, Unscored))
     return {"score": number(outcome, unscored_value, f"verl sample {id}"), "unscored": unscored}
