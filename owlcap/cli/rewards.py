@@ -32,20 +32,11 @@ def score(
     A row is {"id", "reference", "caption"}, or has "captions": [...], or is of a run's rollouts/*.jsonl.
     """
     import asyncio
-    from contextlib import ExitStack
+    from collections import Counter
 
     from owlcap.config_io import load_rewards
-    from owlcap.evaluation.rescoring import (
-        Tally,
-        kept_results,
-        not_yet,
-        plan_line,
-        result_row,
-        score_groups,
-        usage_line,
-    )
-    from owlcap.evaluation.saved import SavedGroup, look_through, read_groups
-    from owlcap.types import ScoredRollout
+    from owlcap.evaluation.rescoring import Tally, kept_results, not_yet, plan_line, score_into, usage_line
+    from owlcap.evaluation.saved import look_through, read_groups
     from rewards.catalogue import judge_calls
     from rewards.suite import make_suite
 
@@ -61,25 +52,14 @@ def score(
         say(plan_line(contents, judge_calls(settings, contents.num_captions, contents.num_groups)))
         return
     tally = Tally()
-    done = kept_results(out, tally) if out is not None and resume and out.exists() else None
-    groups = not_yet(read_groups(files), done) if done else read_groups(files)
-    num_done = done.total() if done else 0
-    with ExitStack() as stack:
-        progress = stack.enter_context(progress_bar("scoring"))
-        if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-        file = stack.enter_context(out.open("a", encoding="utf-8")) if out is not None else None
+    done = kept_results(out, tally) if out is not None and resume and out.exists() else Counter()
+    with progress_bar("scoring") as progress:
+        groups = not_yet(read_groups(files), done)
 
-        def each(_: int, group: SavedGroup, scores: tuple[ScoredRollout, ...]) -> None:
-            nonlocal num_done
-            num_done += 1
-            tally.add(scores)
-            progress(num_done, contents.num_groups)
-            if file is not None:
-                file.write(result_row(group, scores))
-                file.flush()
+        def scored(number: int) -> None:
+            progress(done.total() + number, contents.num_groups)
 
-        asyncio.run(score_groups(suite, groups, settings.judge.concurrency, each))
+        asyncio.run(score_into(tally, out, suite, groups, settings.judge.concurrency, scored))
     if done:
         say(f"{done.total()} rows kept from {out}")
     say(tally.text())

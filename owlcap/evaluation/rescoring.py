@@ -6,7 +6,9 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 
 from owlcap.errors import DataError
@@ -111,6 +113,32 @@ class Tally:
         lines.append(f"{self.num_scored} of {self.num_scored + self.reasons.total()} captions scored")
         lines += [f"unscored, {count}: {reason}" for reason, count in self.reasons.most_common()]
         return "\n".join([*lines, "± is the standard error, with the captions of one row as one cluster"])
+
+
+async def score_into(
+    tally: Tally,
+    out: Path | None,
+    suite: RewardSuite,
+    groups: Iterable[SavedGroup],
+    in_flight: int,
+    progress: Callable[[int], None],
+) -> None:
+    """As `score_groups`, with the scores counted into `tally` and added to `out`; `progress` gets the groups so far."""
+    with ExitStack() as stack:
+        file = None
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(out.open("a", encoding="utf-8"))
+        so_far = count(1)
+
+        def each(_: int, group: SavedGroup, scores: tuple[ScoredRollout, ...]) -> None:
+            tally.add(scores)
+            if file is not None:
+                file.write(result_row(group, scores))
+                file.flush()
+            progress(next(so_far))
+
+        await score_groups(suite, groups, in_flight, each)
 
 
 def usage_line(usage: Usage) -> str:
