@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Literal
 
 import pytest
+import stamina
 
 from owlcap.config import CacheSection, CserSection, JudgeSection, RewardsSection, RewardTerm
 from owlcap.errors import JudgeError
@@ -25,6 +27,13 @@ CAPTIONS = (
 SAMPLE = Sample("clip-1", "a.mp4", "", "", REFERENCE)
 DEADLINES_S = {"silent": 1.0}  # others never take theirs
 MODES: tuple[Mode, ...] = ("staged", "joint")
+
+
+@pytest.fixture(autouse=True)
+def no_waits_between_tries() -> Iterator[None]:
+    """tests/unit/rewards/test_faults.py has the waits for its subject."""
+    with stamina.set_testing(True, attempts=100, cap=True):
+        yield
 
 
 def score(
