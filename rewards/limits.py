@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from owlcap.config import JudgeSection
 
@@ -53,21 +53,6 @@ class LocalLimiter:
     async def settle(self, judge: str, extra_tokens: float) -> None:
         """See RateLimiter."""
         self._paces[judge][1].add(extra_tokens)
-
-
-class SharedLimiter:
-    """The limits of a Ray actor that holds a LocalLimiter: the same for every process that has the handle."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    async def admit(self, judge: str, tokens: float) -> None:
-        """See RateLimiter."""
-        await self._actor.admit.remote(judge, tokens)
-
-    async def settle(self, judge: str, extra_tokens: float) -> None:
-        """See RateLimiter."""
-        await self._actor.settle.remote(judge, extra_tokens)
 
 
 class _Pace:

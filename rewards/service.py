@@ -11,6 +11,7 @@ scored again, which is safe because scoring changes nothing.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from owlcap.config import ClusterSection, JudgeSection, RewardsSection
-from owlcap.errors import PlacementError, RewardError
+from owlcap.errors import JudgeError, PlacementError, RewardError
 from owlcap.registry import register, registered
 from owlcap.types import RolloutFailure, RolloutGroup, ScoredGroup
+from rewards.chat import Usage
+from rewards.judges import judge_sections
+from rewards.limits import LocalLimiter
 from rewards.suite import make_suite
 
 if TYPE_CHECKING:
@@ -31,6 +35,27 @@ if TYPE_CHECKING:
 
 MAX_RESTARTS = 3  # of one actor; a plug-in that kills its process every time must not loop for ever
 MAX_TASK_RETRIES = 3  # of one group, when its actor dies
+USAGE_S = 10.0  # for the actors to tell what their judges were asked
+
+
+class SharedLimiter:
+    """The limits of a Ray actor that holds a LocalLimiter: the same for every process that has the handle."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    async def admit(self, judge: str, tokens: float) -> None:
+        """See RateLimiter. A cancelled wait ends in the actor too, and gives back what it took."""
+        turn = self._actor.admit.remote(judge, tokens)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            ray.cancel(turn)
+            raise
+
+    async def settle(self, judge: str, extra_tokens: float) -> None:
+        """See RateLimiter."""
+        await self._actor.settle.remote(judge, extra_tokens)
 
 
 class RewardWorker:
@@ -38,13 +63,15 @@ class RewardWorker:
 
     Args:
         plugins: rewards by the names that the driver's decorators gave them.
+        limiter: handle of the actor that holds the judges' rates; None: they have none.
     """
 
-    def __init__(self, index: int, rewards: RewardsSection, plugins: Mapping[str, object]) -> None:
+    def __init__(self, index: int, rewards: RewardsSection, plugins: Mapping[str, object], limiter: Any | None) -> None:
         self._index = index
+        self._life = uuid4().hex
         for name, plugin in plugins.items():
             register("reward", name)(plugin)
-        self._suite = make_suite(rewards)
+        self._suite = make_suite(rewards, SharedLimiter(limiter) if limiter is not None else None)
 
     def __repr__(self) -> str:  # shown in Ray's logs and dashboard
         return f"RewardWorker({self._index})"
@@ -52,6 +79,14 @@ class RewardWorker:
     async def ready(self) -> int:
         """The actor's index, once it answers."""
         return self._index
+
+    async def check(self) -> None:
+        """See RewardSuite.check."""
+        await self._suite.check()
+
+    async def usage(self) -> tuple[str, Usage]:
+        """This life's name, and what its judges were asked: a restarted actor begins at nothing."""
+        return self._life, self._suite.usage
 
     async def score(self, group: RolloutGroup | RolloutFailure) -> ScoredGroup | RolloutFailure:
         """Score all completions of a group; a prompt that failed in generation passes through as it is."""
@@ -67,6 +102,7 @@ class RewardWorker:
 class _Worker:
     actor: Any  # ray.actor.ActorHandle of RewardWorker
     unfinished: list[ObjectRef] = field(default_factory=list)
+    usage: dict[str, Usage] = field(default_factory=dict)  # of each life of the actor, as last seen
 
     def num_unfinished(self) -> int:
         """Groups handed over and not yet scored."""
@@ -80,6 +116,9 @@ class _Worker:
 class RewardPool:
     """`cluster.reward_workers` reward actors behind one `submit`.
 
+    Attributes:
+        limiter: handle of the actor that holds the judges' rates for all of them; None where no judge has one.
+
     Raises:
         ConfigError: a reward that cannot be built, before any actor starts.
     """
@@ -87,6 +126,7 @@ class RewardPool:
     def __init__(self, rewards: RewardsSection, cluster: ClusterSection) -> None:
         make_suite(rewards)
         self._deadline_s = cluster.start_deadline_s
+        self.limiter = _start_limiter(rewards)
         rewards = _share_of_judge(rewards, cluster.reward_workers)
         plugins = registered("reward", [term.name for term in rewards.terms])
         actor_class = ray.remote(RewardWorker)
@@ -98,7 +138,7 @@ class RewardPool:
                     num_cpus=cluster.cpus_per_reward,
                     max_restarts=MAX_RESTARTS,
                     max_task_retries=MAX_TASK_RETRIES,
-                ).remote(index, rewards, plugins)
+                ).remote(index, rewards, plugins, self.limiter)
             )
             for index in range(cluster.reward_workers)
         ]
@@ -126,6 +166,37 @@ class RewardPool:
         except RayActorError as error:
             raise RewardError(f"a reward actor died at its start: {error}") from error
 
+    def check(self) -> None:
+        """Ask the judges' servers, from an actor, whether they are there and have their models.
+
+        Raises:
+            JudgeError: one is not, has not, or refuses the key.
+        """
+        try:
+            ray.get(self.actors[0].check.remote(), timeout=self._deadline_s)
+        except RayTaskError as error:
+            if isinstance(error.cause, JudgeError):
+                raise error.cause from None
+            raise
+        except GetTimeoutError:
+            raise JudgeError(
+                f"the judges' servers were not checked within {self._deadline_s:g} s",
+                where="cluster.start_deadline_s",
+            ) from None
+
+    def usage(self) -> Usage:
+        """What the judges of all actors were asked so far. It never falls: what an actor had told before it died still
+        counts; what it had not told is lost. One that does not answer in time counts as it did last."""
+        asked = {worker.actor.usage.remote(): worker for worker in self._workers}
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=USAGE_S) if asked else ([], [])
+        for ref in answered:
+            try:
+                life, usage = ray.get(ref)
+            except RayActorError:
+                continue
+            asked[ref].usage[life] = usage
+        return sum((usage for worker in self._workers for usage in worker.usage.values()), Usage())
+
     def submit(self, group: ObjectRef | RolloutGroup | RolloutFailure) -> ObjectRef:
         """Hand a group, or the reference of one still being generated, to the least loaded actor.
 
@@ -144,7 +215,18 @@ class RewardPool:
         """Stop the actors; groups not yet scored are lost. Closing twice is harmless."""
         for worker in self._workers:
             ray.kill(worker.actor, no_restart=True)
-        self._workers = []
+        if self.limiter is not None:
+            ray.kill(self.limiter, no_restart=True)
+        self._workers, self.limiter = [], None
+
+
+def _start_limiter(rewards: RewardsSection) -> Any | None:
+    """The actor that all reward actors ask before each request; None where no judge has a rate."""
+    judges = judge_sections(rewards)
+    if not any(judge.requests_per_minute or judge.tokens_per_minute for judge in judges.values()):
+        return None
+    # It holds nothing but a rate, so it may restart and be asked again for as long as the run lasts.
+    return ray.remote(LocalLimiter).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote(judges)
 
 
 def _share_of_judge(rewards: RewardsSection, num_workers: int) -> RewardsSection:

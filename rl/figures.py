@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rewards.chat import Usage
 from rl.stats import LearnerStats
 from rl.weight_sync import SyncStats
 
@@ -49,6 +50,19 @@ def learner_figures(stats: LearnerStats) -> dict[str, float]:
         "seconds/update_reference": stats.reference_s,
         "seconds/update_policy": stats.policy_s,
         "seconds/update_optimizer": stats.optimizer_s,
+    }
+
+
+def judge_figures(usage: Usage) -> dict[str, float]:
+    """Of what the judges were asked during a step."""
+    return {
+        "judge/requests": usage.num_requests,
+        "judge/retries": usage.num_retries,
+        "judge/failed": usage.num_failed,
+        "judge/cached": usage.num_cached,
+        "judge/input_tokens": usage.input_tokens,
+        "judge/output_tokens": usage.output_tokens,
+        "judge/usd": usage.usd,
     }
 
 

@@ -29,11 +29,12 @@ from owlcap.training.cluster import start_ray
 from owlcap.training.interrupt import Interrupted, StopSignals, ends_on_signals, interruption
 from owlcap.training.progress import progress
 from owlcap.types import Sample
+from rewards.chat import Usage
 from rewards.service import RewardPool
 from rl.checks import check_settings
 from rl.collect import collect, make_requests, scoring_deadline
 from rl.evaluate import Evaluator
-from rl.figures import headline, learner_figures, sync_figures
+from rl.figures import headline, judge_figures, learner_figures, sync_figures
 from rl.learner_client import LearnerClient
 from rl.limits import check_limits
 from rl.paths import absolute
@@ -98,6 +99,7 @@ def start_actors(cfg: RlRun, steps: int) -> Iterator[Actors]:
         pool = stack.enter_context(RolloutPool(RolloutEngineSettings.from_run(cfg), cfg.cluster))
         report = learner.wait_started()
         rewards.wait_ready()
+        rewards.check()
         logger.info(
             "%d learner ranks on %s train %.2f M parameters; %d rollout engines; %d steps",
             cfg.cluster.learner_ranks,
@@ -131,6 +133,7 @@ class _Trainer:
         self.saved_step = 0  # a checkpoint of step 0 would hold nothing that model.path does not
         self.stop = stop
         self.learner_is_whole = True
+        self.usage = Usage()  # of the judges since this start, until the last step
 
     def run(self, resume: bool) -> Path:
         """Train from the newest checkpoint or from the start, and export."""
@@ -153,6 +156,7 @@ class _Trainer:
             raise
         finally:
             metrics.close(failed=failed)
+        self._log_usage()
         self.actors.learner.export(self.run_dir.model)
         logger.info("policy written to %s", self.run_dir.model)
         return self.run_dir.model
@@ -182,6 +186,9 @@ class _Trainer:
         check_limits(batch, self.state, self.cfg)
         values = dict(batch.values)
         values |= {"seconds/generate": collected.generate_s, "seconds/judge": collected.judge_s}
+        usage, before = self.actors.rewards.usage(), self.usage
+        values |= judge_figures(usage - before)
+        self.usage = usage
         with self.stop.whole():
             if batch.groups:
                 values |= self._update(batch)
@@ -223,6 +230,20 @@ class _Trainer:
         figures = report.scalars()
         shown = "  ".join(f"{name} {figures[name]:.3f}" for name in ("reward", "cser", "f1") if name in figures)
         logger.info("evaluation after step %d, %d clips: %s", step, report.num_scored, shown)
+
+    def _log_usage(self) -> None:
+        usage = self.actors.rewards.usage()
+        if usage.num_requests or usage.num_cached:
+            logger.info(
+                "judges since this start: %d requests, %d answers from the cache, %d failed questions, "
+                "%d input and %d output tokens, %.2f USD",
+                usage.num_requests,
+                usage.num_cached,
+                usage.num_failed,
+                usage.input_tokens,
+                usage.output_tokens,
+                usage.usd,
+            )
 
     def _save(self) -> None:
         state, learner = self.state, self.actors.learner

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import pytest
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from owlcap.config import ClusterSection, JudgeSection, RewardsSection, RewardTerm
-from owlcap.errors import ConfigError, PlacementError, RewardError
+from owlcap.config import CacheSection, ClusterSection, CserSection, JudgeSection, RewardsSection, RewardTerm
+from owlcap.errors import ConfigError, JudgeError, PlacementError, RewardError
 from owlcap.types import Completion, RewardBreakdown, RolloutFailure, RolloutGroup, Sample, ScoredGroup, Unscored
+from rewards.limits import BURST_S
 from rewards.service import MAX_RESTARTS, RewardPool
+from tools.judge_server import MODEL, JudgeServer
 
 pytestmark = pytest.mark.slow
 
@@ -223,3 +226,56 @@ def test_a_closed_pool_takes_nothing():
     pool.close()
     with pytest.raises(RewardError, match="closed"):
         pool.submit(group("a"))
+
+
+def judged(server: JudgeServer, **judge: object) -> RewardsSection:
+    settings = {"kind": "openai", "model": MODEL, "base_urls": (server.url,), **judge}
+    return RewardsSection(
+        terms=(RewardTerm(name="cser"),),
+        cser=CserSection(mode="joint"),  # one request a caption
+        judge=JudgeSection.model_validate(settings),
+        cache=CacheSection(enabled=False),
+    )
+
+
+def test_all_actors_share_one_rate_and_a_killed_limiter_comes_back(pools: list[RewardPool]):
+    """12 requests at 60 a minute, of which 5 seconds' worth and one go at once: the last waits 6 s of the limiter's
+    clock. Three actors with a rate each would send all 12 at once."""
+    with JudgeServer() as server:
+        pool = RewardPool(judged(server, requests_per_minute=60), ClusterSection(reward_workers=3))
+        pools.append(pool)
+        assert pool.limiter is not None
+        started = time.monotonic()
+        scored = get([pool.submit(group(f"Someone squats {i}.", id=f"clip-{i}")) for i in range(12)])
+        assert time.monotonic() - started >= 11 - BURST_S  # a lower bound: a slow machine only adds to it
+        ray.kill(pool.limiter, no_restart=False)
+        assert all(None not in result.totals for result in [*scored, get(pool.submit(group("Someone jumps.")))])
+
+
+def test_without_a_rate_there_is_no_limiter(pools: list[RewardPool]):
+    pools.append(RewardPool(RewardsSection(), ClusterSection()))
+    assert pools[0].limiter is None
+
+
+def test_a_wrong_model_is_one_clear_error_before_any_group(pools: list[RewardPool]):
+    with JudgeServer() as server:
+        pool = RewardPool(judged(server, model="another"), ClusterSection())
+        pools.append(pool)
+        with pytest.raises(JudgeError, match='does not have the model "another"') as caught:
+            pool.check()
+        assert not isinstance(caught.value, RayTaskError)
+        assert server.seen.num_requests == 0
+
+
+def test_usage_is_the_sum_of_all_actors_and_never_falls_when_one_restarts(pools: list[RewardPool]):
+    with JudgeServer() as server:
+        pool = RewardPool(judged(server), ClusterSection(reward_workers=2))
+        pools.append(pool)
+        get([pool.submit(group("Someone squats.", id="a")), pool.submit(group("Someone jumps.", id="b"))])
+        before = pool.usage()
+        assert before.num_requests == server.seen.num_requests == 2
+        ray.kill(pool.actors[0], no_restart=False)
+        get(pool.actors[0].ready.remote())
+        assert pool.usage() == before
+        get([pool.submit(group("Someone waves.", id="c")), pool.submit(group("Someone runs.", id="d"))])
+        assert pool.usage().num_requests == server.seen.num_requests == 4

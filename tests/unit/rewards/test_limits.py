@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from owlcap.config import JudgeSection
-from rewards.limits import BURST_S, LocalLimiter, SharedLimiter
+from rewards.limits import BURST_S, LocalLimiter
+from rewards.service import SharedLimiter
 from tests.virtual_time import now, run
 
 

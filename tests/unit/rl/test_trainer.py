@@ -27,6 +27,7 @@ from owlcap.types import (
     ScoredRollout,
     Unscored,
 )
+from rewards.chat import Usage
 from rl.evaluate import Evaluator
 from rl.state import PromptOrder, load_state
 from rl.stats import LearnerStats
@@ -90,6 +91,9 @@ class ScriptedRewards:
         if limit is not None and self.script.version >= limit:
             return [Unscored("cser", "the judge is away")] * len(captions)
         return [RewardBreakdown(float(caption), {}) for caption in captions]
+
+    def usage(self) -> Usage:
+        return Usage(num_requests=10 * len(self.script.asked), usd=0.5 * len(self.script.asked))
 
     async def close(self) -> None: ...
 
@@ -192,6 +196,17 @@ def test_metrics_have_a_row_a_step_and_captions_a_file(tmp_path: Path) -> None:
     lines = run.rollouts_file(3).read_text().splitlines()
     assert len(lines) == PER_STEP
     assert json.loads(lines[0])["completions"][1]["reward"] == 1.0
+
+
+def test_each_step_tells_what_its_judges_cost_and_the_end_the_total(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="rl.trainer"):
+        train(config(tmp_path), Script())
+    rows = read_metrics(RunDir(tmp_path / "toy"))
+    assert [(row["judge/requests"], row["judge/usd"]) for row in rows] == [(10, 0.5)] * 6
+    assert "judges since this start: 60 requests" in caplog.text
+    assert "3.00 USD" in caplog.text
 
 
 def test_a_bad_clip_is_counted_and_the_run_goes_on(tmp_path: Path) -> None:
