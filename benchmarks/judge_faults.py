@@ -1,6 +1,6 @@
 """The failure matrix: what the reward path makes of each fault of a judge's server, at 1 %, 5 % and 100 % of requests.
 
-    python benchmarks/judge_faults.py [--captions 96] [--shares 0.01 0.05 1]
+    python benchmarks/judge_faults.py [--captions 192] [--shares 0.01 0.05 1]
 
 Captions of the labelled English set are scored in groups by staged CSER over HTTP, against tools/judge_server.py, with
 4 tries a call and a deadline of 4 s a call (so that a server that never answers takes seconds, not minutes). A score
@@ -30,7 +30,7 @@ Group = tuple[Sample, list[str]]
 def main() -> None:
     """Score the same captions under every fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--captions", type=int, default=96)
+    parser.add_argument("--captions", type=int, default=192)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.05, 1.0])
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)  # a line a retry
@@ -39,18 +39,19 @@ def main() -> None:
         (Sample(row.id, "", "", "", row.reference), [one.caption for one in row.candidates][:GROUP_SIZE])
         for row in rows
     ]
-    right, _, _ = run(groups, Behaviour())
+    right, *_ = run(groups, Behaviour())
     figures = []
-    print("| fault | of requests | scored | unscored | wrong | retries | seconds |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| fault | of requests | faults | scored | unscored | wrong | retries | seconds |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for fault in FAULTS:
         for share in arguments.shares:
-            outcomes, usage, seconds = run(groups, Behaviour(fail=share, faults=(fault,)))
+            outcomes, usage, num_faults, seconds = run(groups, Behaviour(fail=share, faults=(fault,)))
             scored = [isinstance(outcome, RewardBreakdown) for outcome in outcomes]
             wrong = sum(one not in (None, truth) for one, truth in zip(totals(outcomes), totals(right), strict=True))
             figure = {
                 "fault": fault,
                 "share": share,
+                "faults": num_faults,
                 "scored": sum(scored),
                 "unscored": len(scored) - sum(scored),
                 "wrong": wrong,
@@ -59,7 +60,7 @@ def main() -> None:
             }
             figures.append(figure)
             print(
-                f"| {fault} | {share:.0%} | {figure['scored']} | {figure['unscored']} | {wrong} | "
+                f"| {fault} | {share:.0%} | {num_faults} | {figure['scored']} | {figure['unscored']} | {wrong} | "
                 f"{usage.num_retries} | {seconds:.1f} |",
                 flush=True,
             )
@@ -71,8 +72,8 @@ def totals(outcomes: Sequence[ScoredRollout]) -> list[float | None]:
     return [outcome.total if isinstance(outcome, RewardBreakdown) else None for outcome in outcomes]
 
 
-def run(groups: Sequence[Group], behaviour: Behaviour) -> tuple[list[ScoredRollout], Usage, float]:
-    """Outcomes of all captions, what was asked, and seconds."""
+def run(groups: Sequence[Group], behaviour: Behaviour) -> tuple[list[ScoredRollout], Usage, int, float]:
+    """Outcomes of all captions, what was asked, the number of faults, and seconds."""
     with JudgeServer(behaviour) as server:
         settings = RewardsSection(
             terms=(RewardTerm(name="cser"),),
@@ -81,7 +82,7 @@ def run(groups: Sequence[Group], behaviour: Behaviour) -> tuple[list[ScoredRollo
         )
         started = time.perf_counter()
         outcomes, usage = asyncio.run(score(settings, groups))
-        return outcomes, usage, time.perf_counter() - started
+        return outcomes, usage, server.seen.faults.total(), time.perf_counter() - started
 
 
 async def score(settings: RewardsSection, groups: Sequence[Group]) -> tuple[list[ScoredRollout], Usage]:

@@ -114,6 +114,7 @@ class JudgeServer:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/stats", self._stats)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
@@ -121,6 +122,9 @@ class JudgeServer:
 
     async def _models(self, _: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "owlcap"}]})
+
+    async def _stats(self, _: web.Request) -> web.Response:
+        return web.json_response({"requests": self.seen.num_requests, "busy_s": self.seen.busy_s})
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         asked = await request.json()
