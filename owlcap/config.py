@@ -200,7 +200,8 @@ class RewardsSection(Section):
     prompts: str | None = None  # a folder whose files replace those of the same name in rewards/prompts
     cache: CacheSection = CacheSection()
     max_unscored_share: float = Field(default=0.5, ge=0, le=1)  # of one step; more stops the run
-    group_deadline_s: float = Field(default=300.0, gt=0)
+    rollout_deadline_s: float = Field(default=300.0, gt=0)  # a caption not scored by then is unscored
+    max_unfinished_groups: int = Field(default=1024, gt=0)  # over all reward actors; handing over more waits
 
 
 class AlgorithmSection(Section):

@@ -36,6 +36,7 @@ class AutoDqReward:
     """AutoDQ of each caption of a group. A judge's failure leaves that caption unscored."""
 
     name = "autodq"
+    per_caption = True
 
     def __init__(self, judges: Judges, options: Mapping[str, Any]) -> None:
         self._combine = parse_options(AutoDqOptions, options, reward=self.name).combine

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores one group: all captions sampled for one clip."""
+    """Scores one group: all captions sampled for one clip.
+
+    One that scores each caption without looking at the others says so by the attribute `per_caption = True`. It is
+    then called for each alone, so that a caption that misses its deadline takes no other with it.
+    """
 
     name: str
 

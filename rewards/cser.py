@@ -142,6 +142,7 @@ class CserReward:
     """
 
     name = "cser"
+    per_caption = True
 
     def __init__(self, judges: Judges, options: Mapping[str, Any], members: Sequence[Judge] | None = None) -> None:
         parse_options(CserOptions, options, reward=self.name)

@@ -53,6 +53,7 @@ class FunctionReward:
         parameters = inspect.signature(function).parameters
         self._takes_sample = SAMPLE in parameters
         self._takes_all = ALL in parameters
+        self.per_caption = not self._takes_all
         self._check(parameters)
 
     async def score_group(self, sample: Sample, captions: Sequence[str]) -> Any:

@@ -35,6 +35,7 @@ class HallucinationReward:
     """1 - error rate of each caption of a group: 1 is faultless, and padding can make it negative without bound."""
 
     name = "hallucination"
+    per_caption = True
 
     def __init__(self, judges: Judges, options: Mapping[str, Any]) -> None:
         parse_options(HallucinationOptions, options, reward=self.name)

@@ -34,6 +34,7 @@ class KeypointReward:
     """Share of the key points that each caption of a group conveys. A judge's failure leaves its caption unscored."""
 
     name = "keypoints"
+    per_caption = True
 
     def __init__(self, judges: Judges, options: Mapping[str, Any]) -> None:
         parse_options(KeypointOptions, options, reward=self.name)

@@ -37,6 +37,7 @@ class QaProbeReward:
     """Share of the sample's questions answered right from each caption of a group; all in one call a caption."""
 
     name = "qa_probe"
+    per_caption = True
 
     def __init__(self, judges: Judges, options: Mapping[str, Any]) -> None:
         parse_options(QaProbeOptions, options, reward=self.name)

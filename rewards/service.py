@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 MAX_RESTARTS = 3  # of one actor; a plug-in that kills its process every time must not loop for ever
 MAX_TASK_RETRIES = 3  # of one group, when its actor dies
+SUBMIT_DEADLINE_S = 600.0  # for one group to be finished while no more may be out
 USAGE_S = 10.0  # for the actors to tell what their judges were asked
 
 
@@ -106,10 +107,7 @@ class _Worker:
 
     def num_unfinished(self) -> int:
         """Groups handed over and not yet scored."""
-        if self.unfinished:
-            _, self.unfinished = ray.wait(
-                self.unfinished, num_returns=len(self.unfinished), timeout=0, fetch_local=False
-            )
+        self.unfinished = _still_out(self.unfinished, timeout_s=0)
         return len(self.unfinished)
 
 
@@ -125,6 +123,8 @@ class RewardPool:
 
     def __init__(self, rewards: RewardsSection, cluster: ClusterSection) -> None:
         make_suite(rewards)
+        self._max_unfinished = rewards.max_unfinished_groups
+        self._is_open = True
         self._deadline_s = cluster.start_deadline_s
         self.limiter = _start_limiter(rewards)
         rewards = _share_of_judge(rewards, cluster.reward_workers)
@@ -197,27 +197,73 @@ class RewardPool:
             asked[ref].usage[life] = usage
         return sum((usage for worker in self._workers for usage in worker.usage.values()), Usage())
 
-    def submit(self, group: ObjectRef | RolloutGroup | RolloutFailure) -> ObjectRef:
+    def submit(
+        self, group: ObjectRef | RolloutGroup | RolloutFailure, deadline_s: float = SUBMIT_DEADLINE_S
+    ) -> ObjectRef:
         """Hand a group, or the reference of one still being generated, to the least loaded actor.
+
+        Waits while rewards.max_unfinished_groups are out.
+
+        Args:
+            deadline_s: for that wait.
 
         Returns:
             ObjectRef[ScoredGroup | RolloutFailure]. Getting it raises what `RewardSuite.score_group` or the
             generating task raised.
+
+        Raises:
+            RewardError: the pool is closed, or no group was finished in the deadline.
         """
-        if not self._workers:
+        if not self._is_open:
             raise RewardError("this reward pool is closed", cure="make a new RewardPool")
+        self._wait_for_room(deadline_s)
         worker = min(self._workers, key=_Worker.num_unfinished)
         scored = worker.actor.score.remote(group)
         worker.unfinished.append(scored)
         return scored
 
+    def cancel(self, ref: ObjectRef) -> None:
+        """Stop scoring the group of this reference, and its questions to judges. Getting it then raises
+        ray.exceptions.TaskCancelledError; nothing happens where it is done."""
+        ray.cancel(ref)
+
+    def drain(self, deadline_s: float) -> None:
+        """Take no more groups, finish those that are out, and close. Their references stay good.
+
+        Raises:
+            RewardError: some were not finished in the deadline; they are lost.
+        """
+        self._is_open = False
+        out = _still_out([ref for worker in self._workers for ref in worker.unfinished], deadline_s)
+        self.close()
+        if out:
+            raise RewardError(f"{len(out)} groups were not scored within {deadline_s:g} s of draining the reward pool")
+
+    def _wait_for_room(self, deadline_s: float) -> None:
+        until = time.monotonic() + deadline_s
+        while sum(worker.num_unfinished() for worker in self._workers) >= self._max_unfinished:
+            out = [ref for worker in self._workers for ref in worker.unfinished]
+            finished, _ = ray.wait(out, num_returns=1, timeout=max(0.0, until - time.monotonic()), fetch_local=False)
+            if not finished:
+                raise RewardError(
+                    f"no group was scored within {deadline_s:g} s while {len(out)} were out",
+                    where=f"rewards.max_unfinished_groups={self._max_unfinished}",
+                    cure="look into the judge's server, or lower rewards.rollout_deadline_s",
+                )
+
     def close(self) -> None:
         """Stop the actors; groups not yet scored are lost. Closing twice is harmless."""
+        self._is_open = False
         for worker in self._workers:
             ray.kill(worker.actor, no_restart=True)
         if self.limiter is not None:
             ray.kill(self.limiter, no_restart=True)
         self._workers, self.limiter = [], None
+
+
+def _still_out(refs: list[ObjectRef], timeout_s: float) -> list[ObjectRef]:
+    """Of these, those that are not done after the time-out."""
+    return ray.wait(refs, num_returns=len(refs), timeout=timeout_s, fetch_local=False)[1] if refs else []
 
 
 def _start_limiter(rewards: RewardsSection) -> Any | None:

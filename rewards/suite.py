@@ -38,7 +38,8 @@ class RewardSuite:
 
     Args:
         terms: rewards and weights.
-        group_deadline_s: for scoring one group, from when there is room for it.
+        deadline_s: for scoring a rollout, from when there is room for its group. A reward with `per_caption` is called
+            for each caption alone, so that a late one takes no other with it.
         max_captions: being scored at the same time; further groups wait.
         judges: of the rewards; closed with them.
     """
@@ -46,17 +47,17 @@ class RewardSuite:
     def __init__(
         self,
         terms: Sequence[tuple[Reward, float]],
-        group_deadline_s: float,
+        deadline_s: float,
         max_captions: int,
         judges: Judges | None = None,
     ) -> None:
         self._terms = tuple(terms)
         self._judges = judges
-        self._deadline_s = group_deadline_s
+        self._deadline_s = deadline_s
         self._room = Room(max_captions)
 
     async def score_group(self, sample: Sample, captions: Sequence[str]) -> tuple[ScoredRollout, ...]:
-        """Score all captions of one clip: all rewards at the same time, within the group's deadline.
+        """Score all captions of one clip: all rewards at the same time, within each rollout's deadline.
 
         A rollout that any reward of non-zero weight leaves unscored is unscored as a whole.
 
@@ -96,16 +97,21 @@ class RewardSuite:
 
     async def _outcomes(self, sample: Sample, captions: tuple[str, ...]) -> list[tuple[Outcome, ...]]:
         """One column of outcomes a reward."""
-        tasks = [asyncio.ensure_future(_run(reward, sample, captions)) for reward, _ in self._terms]
+        late = f"no answer within {self._deadline_s:g} s (rewards.rollout_deadline_s)"
+        calls = [
+            [(part, asyncio.ensure_future(_run(reward, sample, part))) for part in _parts(reward, captions)]
+            for reward, _ in self._terms
+        ]
+        tasks = [task for column in calls for _, task in column]
         try:
             await asyncio.wait(tasks, timeout=self._deadline_s, return_when=asyncio.FIRST_EXCEPTION)
-            late = f"no answer within {self._deadline_s:g} s (rewards.group_deadline_s)"
             columns: list[tuple[Outcome, ...]] = []
-            for (reward, _), task in zip(self._terms, tasks, strict=True):
-                if task.done():
-                    columns.append(task.result())
-                else:
-                    columns.append((Unscored(reward.name, late),) * len(captions))
+            for (reward, _), column in zip(self._terms, calls, strict=True):
+                outcomes = [
+                    task.result() if task.done() else (Unscored(reward.name, late),) * len(part)
+                    for part, task in column
+                ]
+                columns.append(tuple(outcome for part in outcomes for outcome in part))
             return columns
         finally:
             await _cancel(tasks)
@@ -150,7 +156,7 @@ def make_suite(rewards: RewardsSection, limiter: RateLimiter | None = None) -> R
             )
         taken.add(reward.name)
     # A caption costs one judge call, so that more captions than calls in flight would only queue.
-    return RewardSuite(terms, rewards.group_deadline_s, max_captions=rewards.judge.concurrency, judges=judges)
+    return RewardSuite(terms, rewards.rollout_deadline_s, max_captions=rewards.judge.concurrency, judges=judges)
 
 
 def _make_reward(term: RewardTerm, judges: Judges) -> Reward:
@@ -177,6 +183,11 @@ def _make_reward(term: RewardTerm, judges: Judges) -> Reward:
             allowed="an object with `name` and `async score_group(sample, captions)`",
         )
     return reward
+
+
+def _parts(reward: Reward, captions: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The captions of each call."""
+    return [(caption,) for caption in captions] if getattr(reward, "per_caption", False) else [captions]
 
 
 async def _run(reward: Reward, sample: Sample, captions: tuple[str, ...]) -> tuple[Outcome, ...]:

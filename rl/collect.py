@@ -90,4 +90,4 @@ def scoring_deadline(rewards: RewardsSection, rollout: RolloutSection) -> float:
     """Seconds that a whole step's groups may take to score, if each comes near its own deadline."""
     captions = rollout.prompts_per_step * rollout.group_size
     turns = math.ceil(captions / rewards.judge.concurrency)
-    return turns * rewards.group_deadline_s + SCORING_GRACE_S
+    return turns * rewards.rollout_deadline_s + SCORING_GRACE_S

@@ -33,6 +33,10 @@ class GroupScorerPool(Protocol):
         """An object reference of the ScoredGroup."""
         ...
 
+    def cancel(self, ref: Any) -> None:
+        """Stop scoring the group of this reference; nothing happens where it is done."""
+        ...
+
 
 class GroupScoring:
     """Takes groups as they finish and gives all of them back scored. Use as a context manager.
@@ -58,6 +62,9 @@ class GroupScoring:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._pool is not None and error is not None:
+            for ref in self._pending:
+                self._pool.cancel(ref)
         if self._suite is not None:
             for future in self._pending:
                 future.cancel()
@@ -84,7 +91,7 @@ class GroupScoring:
         except TimeoutError as error:
             raise RewardError(
                 f"captions were still unscored {self._deadline_s:g} s after the last was generated",
-                cure="look into the judge's server, or lower rewards.group_deadline_s so that it gives up earlier",
+                cure="look into the judge's server, or lower rewards.rollout_deadline_s so that it gives up earlier",
             ) from error
 
     async def _score(self, group: RolloutGroup) -> ScoredGroup:

@@ -49,7 +49,7 @@ def score(
             **{"call_deadline_s": 20.0, "max_tries": 3, "breaker_failures": 1000, **judge},  # type: ignore[arg-type]
         ),
         cache=CacheSection(enabled=False),
-        group_deadline_s=30.0,
+        rollout_deadline_s=30.0,
     )
 
     async def one() -> list[ScoredRollout]:

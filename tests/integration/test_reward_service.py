@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 
 from owlcap.config import CacheSection, ClusterSection, CserSection, JudgeSection, RewardsSection, RewardTerm
 from owlcap.errors import ConfigError, JudgeError, PlacementError, RewardError
 from owlcap.types import Completion, RewardBreakdown, RolloutFailure, RolloutGroup, Sample, ScoredGroup, Unscored
 from rewards.limits import BURST_S
 from rewards.service import MAX_RESTARTS, RewardPool
-from tools.judge_server import MODEL, JudgeServer
+from tools.judge_server import MODEL, Behaviour, JudgeServer
 
 pytestmark = pytest.mark.slow
 
@@ -279,3 +279,70 @@ def test_usage_is_the_sum_of_all_actors_and_never_falls_when_one_restarts(pools:
         assert pool.usage() == before
         get([pool.submit(group("Someone waves.", id="c")), pool.submit(group("Someone runs.", id="d"))])
         assert pool.usage().num_requests == server.seen.num_requests == 4
+
+
+def test_every_group_of_a_killed_actor_comes_back_exactly_once(pools: list[RewardPool]):
+    """Some in flight at the judge, some queued behind them."""
+    with JudgeServer(Behaviour(delay_s=(0.05, 0.1))) as server:
+        pool = RewardPool(judged(server, concurrency=2), ClusterSection(reward_workers=2))
+        pools.append(pool)
+        refs = [pool.submit(group(f"Someone squats {i}.", id=f"clip-{i}")) for i in range(16)]
+        assert ray.wait(refs, num_returns=1, timeout=DEADLINE_S)[0]
+        ray.kill(pool.actors[0], no_restart=False)
+        scored: list[ScoredGroup] = get(refs)
+    assert [result.group.sample.id for result in scored] == [f"clip-{i}" for i in range(16)]
+    assert all(None not in result.totals for result in scored)
+
+
+def test_a_cancelled_group_stops_and_gives_its_room_to_others(pools: list[RewardPool], tmp_path: Path):
+    body = (
+        "if sample.id == 'stuck':\n"
+        "    (FOLDER / 'began').touch()\n"
+        "    try:\n"
+        "        await asyncio.Event().wait()\n"
+        "    finally:\n"
+        "        (FOLDER / 'ended').touch()\n"
+        "return [Score(1.0)]"
+    )
+    settings = plugin(tmp_path, body)
+    one_at_a_time = settings.model_copy(update={"judge": JudgeSection(concurrency=1)})
+    pool = RewardPool(one_at_a_time, ClusterSection(reward_workers=1))
+    pools.append(pool)
+    stuck = pool.submit(group("a", id="stuck"))
+    waiting = pool.submit(group("b"))
+    assert ray.wait([waiting], timeout=1.0)[0] == []
+    pool.cancel(stuck)
+    with pytest.raises(TaskCancelledError):
+        get(stuck)
+    assert get(waiting).totals == (1.0,)
+    assert not (tmp_path / "began").exists() or (tmp_path / "ended").exists()
+
+
+def test_draining_finishes_what_is_out_and_takes_nothing_more():
+    with JudgeServer(Behaviour(delay_s=(0.1, 0.1))) as server:
+        pool = RewardPool(judged(server), ClusterSection(reward_workers=2))
+        refs = [pool.submit(group(f"Someone squats {i}.")) for i in range(6)]
+        pool.drain(DEADLINE_S)
+        with pytest.raises(RewardError, match="closed"):
+            pool.submit(group("a"))
+        assert all(None not in result.totals for result in get(refs))
+
+
+def test_draining_past_its_deadline_tells_how_many_groups_are_lost():
+    pool = RewardPool(LENGTH, ClusterSection())
+    unfinished, _gate = gated(group("a"))
+    pool.submit(unfinished)
+    with pytest.raises(RewardError, match=r"1 groups were not scored within 0\.1 s"):
+        pool.drain(0.1)
+
+
+def test_a_full_pool_takes_a_group_when_another_is_finished(pools: list[RewardPool]):
+    pool = RewardPool(LENGTH.model_copy(update={"max_unfinished_groups": 1}), ClusterSection())
+    pools.append(pool)
+    unfinished, gate = gated(group("a"))
+    held = pool.submit(unfinished)
+    with pytest.raises(RewardError, match=r"no group was scored within 0\.1 s while 1 were out"):
+        pool.submit(group("b"), deadline_s=0.1)
+    gate.open.remote()
+    assert get(pool.submit(group("b"), deadline_s=DEADLINE_S)).group.completions[0].text == "b"
+    assert ray.wait([held], timeout=0)[0]

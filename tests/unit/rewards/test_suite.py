@@ -92,6 +92,22 @@ def test_a_judge_error_of_the_whole_group_is_unscored():
     assert unscored == Unscored("mine", "judge is down; cure: start it")
 
 
+def test_a_late_caption_of_a_reward_for_each_caption_takes_no_other_with_it():
+    class HangsAtOne:
+        name = "mine"
+        per_caption = True
+
+        async def score_group(self, sample: Sample, captions: Sequence[str]) -> Sequence[Score]:
+            if "late" in captions:
+                await asyncio.Event().wait()
+            return [Score(1.0) for _ in captions]
+
+    first, late, last = score((HangsAtOne(), 1.0), captions=("a", "late", "b"), deadline_s=0.05)
+    assert isinstance(first, RewardBreakdown)
+    assert isinstance(last, RewardBreakdown)
+    assert late == Unscored("mine", "no answer within 0.05 s (rewards.rollout_deadline_s)")
+
+
 def test_a_missed_deadline_is_unscored_and_stops_the_reward():
     slow = Hangs()
     (unscored,) = score((slow, 1.0), (Returns([Score(1.0)]), 1.0), deadline_s=0.05)
