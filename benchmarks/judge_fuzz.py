@@ -69,17 +69,18 @@ def replies(draw: st.DrawFn) -> str:
 
 
 class Scripted:
-    """A model that gives the same few replies in turn, and one that is right where they end."""
+    """A model that gives these replies in turn; None stands for a right one."""
 
     name, usage = "fuzz", Usage()
 
-    def __init__(self, said: list[str]) -> None:
+    def __init__(self, said: list[str | None]) -> None:
         self._said = said
         self.num_refused = 0
 
     async def ask(self, question: Question[T]) -> Answer[T]:
         """See ChatModel; a reply that cannot be read is the JudgeError that it is after all tries."""
-        text = self._said.pop(0) if self._said else right(question)
+        fuzzed = self._said.pop(0)
+        text = right(question) if fuzzed is None else fuzzed
         try:
             return Answer(question.read(text), "reply")
         except InvalidReply as error:
@@ -118,15 +119,15 @@ def fuzz(mode: str, num_examples: int) -> Counter[str]:
     counts: Counter[str] = Counter()
 
     @settings(max_examples=num_examples, deadline=None, database=None, suppress_health_check=UNCHECKED)
-    @given(st.lists(replies(), min_size=1, max_size=4))
-    def one(said: list[str]) -> None:
+    @given(st.lists(st.one_of(st.none(), replies()), min_size=4, max_size=4))
+    def one(said: list[str | None]) -> None:
         check(mode, counts, said)
 
     one()
     return counts
 
 
-def check(mode: str, counts: Counter[str], said: list[str]) -> None:
+def check(mode: str, counts: Counter[str], said: list[str | None]) -> None:
     """Score one caption by these replies."""
     model = Scripted(list(said))
     judge = JointJudge(model) if mode == "joint" else StagedJudge(model, model)
