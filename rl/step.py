@@ -1,4 +1,17 @@
-"""One step's data, without any actor: from scored groups to what the learner takes, the figures and the log rows."""
+"""One step's data, without any actor: from scored groups to what the learner takes, the figures and the log rows.
+
+A line of rollouts/step_*.jsonl is one prompt:
+
+    {"step": 3, "id": "clip-7", "video": ..., "reference": ..., "policy_version": 2, "failure": null, "completions": [
+        {"text": "A man waves.", "num_tokens": 4, "finish_reason": "stop", "reward": 1.7, "advantage": 0.4,
+         "metrics": {"cser": 1.5, ...}, "unscored": null,
+         "parts": {"cser": {"value": 1.5, "judgements": [
+             {"predicted_units": [{"text": "a man waves", "tag": "motion", "label": "supported"}],
+              "reference_units": [...], "judge": "Qwen/Qwen3-32B", "reply_ids": ["chatcmpl-1", ...]}]},
+             "length": {"value": 0.2, "judgements": []}}}]}
+
+`parts` has an entry for each reward that gave a value; `judgements` one for each judge that it asked.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +22,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from owlcap.config import AlgorithmSection
-from owlcap.types import Completion, LearnerGroup, RewardBreakdown, RolloutFailure, ScoredGroup, ScoredRollout
+from owlcap.types import (
+    Completion,
+    Judgement,
+    LearnerGroup,
+    RewardBreakdown,
+    RolloutFailure,
+    ScoredGroup,
+    ScoredRollout,
+)
 from rl.advantages import batch_advantages
+
+
+@dataclass(frozen=True, slots=True)
+class PartRow:
+    """What one reward gave a caption before its weight, and the evidence it rests on."""
+
+    value: float
+    judgements: tuple[Judgement, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +53,7 @@ class CompletionRow:
     advantage: float | None
     metrics: Mapping[str, float]
     unscored: str | None  # why
+    parts: Mapping[str, PartRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +196,7 @@ def _completion_row(one: Completion, score: ScoredRollout, advantage: float | No
         advantage=advantage,
         metrics=dict(score.metrics) if is_scored else {},
         unscored=None if is_scored else f"{score.reward}: {score.reason}",
+        parts={name: PartRow(part.value, part.judgements) for name, part in score.parts.items()} if is_scored else {},
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from owlcap.config import AlgorithmSection
 from owlcap.types import (
     Completion,
+    Judgement,
     RewardBreakdown,
     RolloutFailure,
     RolloutGroup,
@@ -17,6 +18,7 @@ from owlcap.types import (
     Score,
     ScoredGroup,
     ScoredRollout,
+    Unit,
     Unscored,
 )
 from rl.step import assemble, write_rows
@@ -113,6 +115,36 @@ def test_every_prompt_has_a_row_in_order(tmp_path: Path) -> None:
         "advantage": None,
         "metrics": {},
         "unscored": "cser: judge: no answer",
+        "parts": {},
     }
     assert second["failure"] == "VideoError: the file is empty"
     assert second["completions"] == []
+
+
+def test_a_logged_caption_carries_the_evidence_of_every_reward(tmp_path: Path) -> None:
+    judgement = Judgement(
+        predicted_units=(Unit("a cat sits", "motion", "supported"),),
+        reference_units=(Unit("a cat", "detail", "not_mentioned"),),
+        judge="a-judge",
+        reply_ids=("reply-1", "reply-2"),
+    )
+    parts = {"cser": Score(1.5, judgements=(judgement,)), "length": Score(0.2)}
+    batch = assemble([scored("a", [RewardBreakdown(1.7, parts), UNSCORED])], GRPO, step=1)
+    write_rows(batch.rows, tmp_path / "rows.jsonl")
+    first, unscored = json.loads((tmp_path / "rows.jsonl").read_text())["completions"]
+    assert first["parts"] == {
+        "cser": {
+            "value": 1.5,
+            "judgements": [
+                {
+                    "predicted_units": [{"text": "a cat sits", "tag": "motion", "label": "supported"}],
+                    "reference_units": [{"text": "a cat", "tag": "detail", "label": "not_mentioned"}],
+                    "judge": "a-judge",
+                    "reply_ids": ["reply-1", "reply-2"],
+                }
+            ],
+        },
+        "length": {"value": 0.2, "judgements": []},
+    }
+    assert unscored["parts"] == {}
+    assert first["text"] == "a cat"
