@@ -189,6 +189,20 @@ class RewardTerm(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class MonitorsSection(Section):
+    """Signs of a policy that games its reward: a threshold warns when a step is beyond it; null: off."""
+
+    length_correlation: float | None = Field(default=0.8, ge=0, le=1)  # of reward and tokens in a group; either sign
+    repetition: float | None = Field(default=0.3, ge=0, le=1)
+    unit_ratio: float | None = Field(default=2.0, gt=0)  # units of a prediction for each of its reference
+    unit_growth: float | None = Field(default=1.5, gt=0)  # of that ratio, since the run's first steps
+    judge_spread: float | None = Field(default=0.5, ge=0)  # CSER of a panel's judges, largest less smallest
+    judge_disagreement: float | None = Field(default=0.3, ge=0, le=1)  # share of units that a panel labels differently
+    held_out_gap: float | None = Field(default=0.3, ge=0)  # CSER of the reward less the held-out judge's
+    held_out_judge: JudgeSection | None = None  # never used for the reward
+    held_out_share: float = Field(default=0.1, gt=0, le=1)  # of the clips, that it judges too
+
+
 class RewardsSection(Section):
     """Rewards, their weights, and when too few rollouts are scored."""
 
@@ -200,6 +214,7 @@ class RewardsSection(Section):
     prompts: str | None = None  # a folder whose files replace those of the same name in rewards/prompts
     cache: CacheSection = CacheSection()
     max_unscored_share: float = Field(default=0.5, ge=0, le=1)  # of one step; more stops the run
+    monitors: MonitorsSection = MonitorsSection()
     rollout_deadline_s: float = Field(default=300.0, gt=0)  # a caption not scored by then is unscored
     max_unfinished_groups: int = Field(default=1024, gt=0)  # over all reward actors; handing over more waits
 

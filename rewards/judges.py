@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rewards.limits import RateLimiter
     from rewards.openai_chat import OpenAIChat
 
-MAIN = "judge"
+MAIN, HELD_OUT = "judge", "held-out"
 CHARACTERS_A_WORD = 12  # above this, a text is longer than its count of words tells: it has no spaces, or no letters
 
 
@@ -66,6 +66,11 @@ class Judges:
         """Judges of CSER: the run's own and the panel's."""
         return tuple(self._judge(name) for name in judge_sections(self.settings))
 
+    @cached_property
+    def held_out(self) -> Judge:
+        """The judge that gives no reward; only where rewards.monitors names one."""
+        return self._judge(HELD_OUT)
+
     @property
     def usage(self) -> Usage:
         """Of all models together."""
@@ -89,7 +94,7 @@ class Judges:
 
     @cached_property
     def _models(self) -> Mapping[str, OpenAIChat]:
-        sections = {name: judge for name, judge in judge_sections(self.settings).items() if judge.kind == "openai"}
+        sections = {name: judge for name, judge in all_judges(self.settings).items() if judge.kind == "openai"}
         if not sections:
             return {}
         from rewards.limits import LocalLimiter
@@ -106,7 +111,7 @@ class Judges:
 
     def _judge(self, name: str) -> Judge:
         settings = self.settings
-        if judge_sections(settings)[name].kind == "lexical":
+        if all_judges(settings)[name].kind == "lexical":
             from rewards.lexical import LexicalJudge
 
             return LexicalJudge()
@@ -117,14 +122,21 @@ class Judges:
             return JointJudge(model, settings.prompts)
         from rewards.staged import StagedJudge
 
-        splitter = next(iter(self._models.values()))  # the run's own judge, where it is a model
+        # The run's own judge, where it is a model. The held-out judge shares nothing with it, not even the units.
+        splitter = model if name == HELD_OUT else next(iter(self._models.values()))
         return StagedJudge(splitter, model, settings.prompts)
 
 
 def judge_sections(settings: RewardsSection) -> dict[str, JudgeSection]:
-    """All judges of a run by the names that rate limits know them by: judge, panel-1, panel-2, ..."""
+    """The judges that give the reward, by the names that rate limits know them by: judge, panel-1, panel-2, ..."""
     panel = {f"panel-{number}": judge for number, judge in enumerate(settings.panel, start=1)}
     return {MAIN: settings.judge, **panel}
+
+
+def all_judges(settings: RewardsSection) -> dict[str, JudgeSection]:
+    """These and the held-out judge, if any."""
+    held_out = settings.monitors.held_out_judge
+    return judge_sections(settings) | ({HELD_OUT: held_out} if held_out is not None else {})
 
 
 def _check_panel(settings: RewardsSection) -> None:

@@ -26,7 +26,7 @@ from owlcap.errors import JudgeError, PlacementError, RewardError
 from owlcap.registry import register, registered
 from owlcap.types import RolloutFailure, RolloutGroup, ScoredGroup
 from rewards.chat import Usage
-from rewards.judges import judge_sections
+from rewards.judges import all_judges
 from rewards.limits import LocalLimiter
 from rewards.suite import make_suite
 
@@ -268,7 +268,7 @@ def _still_out(refs: list[ObjectRef], timeout_s: float) -> list[ObjectRef]:
 
 def _start_limiter(rewards: RewardsSection) -> Any | None:
     """The actor that all reward actors ask before each request; None where no judge has a rate."""
-    judges = judge_sections(rewards)
+    judges = all_judges(rewards)
     if not any(judge.requests_per_minute or judge.tokens_per_minute for judge in judges.values()):
         return None
     # It holds nothing but a rate, so it may restart and be asked again for as long as the run lasts.
@@ -282,4 +282,6 @@ def _share_of_judge(rewards: RewardsSection, num_workers: int) -> RewardsSection
         return judge.model_copy(update={"concurrency": max(1, judge.concurrency // num_workers)})
 
     panel = tuple(share(judge) for judge in rewards.panel)
-    return rewards.model_copy(update={"judge": share(rewards.judge), "panel": panel})
+    held_out = rewards.monitors.held_out_judge
+    monitors = rewards.monitors.model_copy(update={"held_out_judge": share(held_out) if held_out else None})
+    return rewards.model_copy(update={"judge": share(rewards.judge), "panel": panel, "monitors": monitors})

@@ -23,6 +23,7 @@ from rewards.base import Closeable, Reward
 from rewards.chat import Usage
 from rewards.failures import one_line
 from rewards.functions import FunctionReward, is_reward_function
+from rewards.held_out import HeldOut
 from rewards.judges import Judges
 from rewards.limits import RateLimiter
 from rewards.room import Room
@@ -148,6 +149,8 @@ def make_suite(rewards: RewardsSection, limiter: RateLimiter | None = None) -> R
         raise ConfigError("no rewards are given", where="rewards.terms", cure="add at least one, e.g. {name: cser}")
     judges = Judges(rewards, limiter)
     terms = [(_make_reward(term, judges), term.weight) for term in rewards.terms]
+    if rewards.monitors.held_out_judge is not None:
+        terms.append((HeldOut(judges), 0.0))
     taken: set[str] = set()
     for reward, _ in terms:
         if reward.name in taken:

@@ -16,6 +16,7 @@ import numpy as np
 from owlcap.config import RlRun
 from owlcap.errors import CheckpointError, ConfigError
 from owlcap.training.checkpoint import DataCursor
+from rewards.monitors import MonitorState
 
 STATE_FILE = "trainer.json"  # beside the learner's files in a checkpoint
 SEED_BITS = 48  # far enough apart for the completions of a request, which count up from its seed
@@ -30,6 +31,7 @@ class TrainerState:
     policy_version: int = 0  # updates applied; 0 is model.path itself
     num_prompts: int = 0  # asked for since the start of the run
     num_failed: int = 0  # of those, without a group (unreadable clips above all)
+    monitors: MonitorState = field(default_factory=MonitorState)
 
 
 class PromptOrder:
@@ -87,7 +89,9 @@ def load_state(folder: Path) -> TrainerState:
     """
     try:
         raw = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-        return TrainerState(**(raw | {"cursor": DataCursor(**raw["cursor"])}))
+        watched = raw.get("monitors", {})  # checkpoints written before there were monitors have none
+        monitors = MonitorState(**(watched | {"warned": tuple(watched.get("warned", ()))}))
+        return TrainerState(**(raw | {"cursor": DataCursor(**raw["cursor"]), "monitors": monitors}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"the trainer's state cannot be read ({type(error).__name__}: {error})",

@@ -28,8 +28,9 @@ from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore
 from owlcap.training.cluster import start_ray
 from owlcap.training.interrupt import Interrupted, StopSignals, ends_on_signals, interruption
 from owlcap.training.progress import progress
-from owlcap.types import Sample
+from owlcap.types import Sample, ScoredGroup
 from rewards.chat import Usage
+from rewards.monitors import MonitorState, watch
 from rewards.service import RewardPool
 from rl.checks import check_settings
 from rl.collect import collect, make_requests, scoring_deadline
@@ -184,7 +185,11 @@ class _Trainer:
             if row.failure:
                 logger.warning("step %d: no captions of %s (%s): %s", step, row.id, row.video, row.failure)
         check_limits(batch, self.state, self.cfg)
-        values = dict(batch.values)
+        scored = [result for result in collected.results if isinstance(result, ScoredGroup)]
+        watched = watch(scored, self.cfg.rewards.monitors, self.state.monitors)
+        for warning in watched.warnings:
+            logger.warning("step %d: %s", step, warning)
+        values = {**batch.values, **watched.values}
         values |= {"seconds/generate": collected.generate_s, "seconds/judge": collected.judge_s}
         usage, before = self.actors.rewards.usage(), self.usage
         values |= judge_figures(usage - before)
@@ -192,7 +197,7 @@ class _Trainer:
         with self.stop.whole():
             if batch.groups:
                 values |= self._update(batch)
-            self._advance(batch, len(samples))
+            self._advance(batch, len(samples), watched.state)
             try:
                 if batch.groups:
                     sync = sync_weights(self.actors.learner, self.actors.pool, self.state.policy_version)
@@ -211,7 +216,7 @@ class _Trainer:
         self.learner_is_whole = True
         return learner_figures(stats) | {"seconds/update": time.perf_counter() - started}
 
-    def _advance(self, batch: StepBatch, num_prompts: int) -> None:
+    def _advance(self, batch: StepBatch, num_prompts: int, monitors: MonitorState) -> None:
         state = self.state
         self.state = replace(
             state,
@@ -220,6 +225,7 @@ class _Trainer:
             policy_version=state.policy_version + bool(batch.groups),
             num_prompts=state.num_prompts + num_prompts,
             num_failed=state.num_failed + batch.num_failed,
+            monitors=monitors,
         )
 
     def _evaluate_if_due(self, metrics: MetricsWriter) -> None:

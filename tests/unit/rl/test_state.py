@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import pytest
 
 from owlcap.errors import CheckpointError, ConfigError
 from owlcap.training.checkpoint import DataCursor
+from rewards.monitors import MonitorState
 from rl.state import PromptOrder, TrainerState, load_state, sampling_seed, save_state
 
 
@@ -62,6 +64,20 @@ def test_the_state_reads_back_equal(tmp_path: Path) -> None:
     state = TrainerState(step=7, cursor=DataCursor(1, 3), policy_version=6, num_prompts=112, num_failed=2)
     save_state(state, tmp_path)
     assert load_state(tmp_path) == state
+
+
+def test_what_the_monitors_remember_reads_back_equal(tmp_path: Path) -> None:
+    state = TrainerState(step=7, monitors=MonitorState(3, 0.1 + 0.2, ("repetition", "unit_growth")))
+    save_state(state, tmp_path)
+    assert load_state(tmp_path) == state
+
+
+def test_a_state_from_before_there_were_monitors_reads(tmp_path: Path) -> None:
+    save_state(TrainerState(step=7), tmp_path)
+    old = json.loads((tmp_path / "trainer.json").read_text())
+    del old["monitors"]
+    (tmp_path / "trainer.json").write_text(json.dumps(old))
+    assert load_state(tmp_path) == TrainerState(step=7)
 
 
 def test_a_broken_state_is_a_checkpoint_error(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ class Script:
     sync_fails_at: int | None = None
     signal_at_update: int | None = None
     disk_is_full: bool = False
+    repetition: float = 0.0
     saves: int = 0
     asked: list[list[str]] = field(default_factory=list)
     learned: list[list[str]] = field(default_factory=list)
@@ -90,7 +91,7 @@ class ScriptedRewards:
         limit = self.script.unscored_from_version
         if limit is not None and self.script.version >= limit:
             return [Unscored("cser", "the judge is away")] * len(captions)
-        return [RewardBreakdown(float(caption), {}) for caption in captions]
+        return [RewardBreakdown(float(caption), {}, {"repetition": self.script.repetition}) for caption in captions]
 
     def usage(self) -> Usage:
         return Usage(num_requests=10 * len(self.script.asked), usd=0.5 * len(self.script.asked))
@@ -207,6 +208,17 @@ def test_each_step_tells_what_its_judges_cost_and_the_end_the_total(
     assert [(row["judge/requests"], row["judge/usd"]) for row in rows] == [(10, 0.5)] * 6
     assert "judges since this start: 60 requests" in caplog.text
     assert "3.00 USD" in caplog.text
+
+
+def test_a_monitor_warns_once_and_not_again_after_a_resume(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rewards = {"monitors": {"repetition": 0.3}}
+    with caplog.at_level("WARNING", logger="rl.trainer"):
+        train(config(tmp_path, num_steps=3, rewards=rewards), Script(repetition=0.5))
+        train(config(tmp_path, num_steps=6, rewards=rewards), Script(repetition=0.5), resume=True)
+    told = [record.message for record in caplog.records if "monitor/" in record.message]
+    assert len(told) == 1
+    assert told[0].startswith("step 1: monitor/repetition is 0.5, beyond rewards.monitors.repetition=0.3")
+    assert [row["monitor/repetition"] for row in read_metrics(RunDir(tmp_path / "toy"))] == [0.5] * 6
 
 
 def test_a_bad_clip_is_counted_and_the_run_goes_on(tmp_path: Path) -> None:
