@@ -1,7 +1,7 @@
 """Hack monitors: figures that move when a policy games its reward, and a warning where one crosses its threshold.
 
     length_correlation  Pearson's r of reward and tokens, both less their group's mean, over all groups of a step
-    repetition          mean share of repeated word pairs (rewards.text.repetition)
+    repetition          mean share of phrases said before (rewards.text.repetition)
     unit_ratio          mean units of a prediction for each unit of its reference
     unit_growth         unit_ratio against its mean over the run's first FIRST_STEPS steps
     judge_spread        mean over rollouts, of a panel (rewards.panel.spread)
