@@ -30,10 +30,15 @@ def group() -> RolloutGroup:
 
 def test_an_error_cancels_the_groups_that_are_out() -> None:
     pool = Pool()
-    with pytest.raises(RolloutError), GroupScoring(pool, 1.0) as scoring:
-        scoring.submit(group())
-        scoring.submit(group())
-        raise RolloutError("an engine is gone")
+
+    def fails_while_two_are_out() -> None:
+        with GroupScoring(pool, 1.0) as scoring:
+            scoring.submit(group())
+            scoring.submit(group())
+            raise RolloutError("an engine is gone")
+
+    with pytest.raises(RolloutError, match="an engine is gone"):
+        fails_while_two_are_out()
     assert pool.cancelled == [0, 1]
 
 
