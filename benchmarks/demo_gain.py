@@ -82,7 +82,7 @@ def control_config(control: str, sft: SftRun, rl: RlRun) -> SftRun:
         return sft.model_copy(update={"name": "sft_full", "data": sft.data.model_copy(update={"target": "full"})})
     grpo_s = sum(row.get("seconds/step") or 0.0 for row in read_metrics(rl_run(rl)))
     sft_run = RunDir((Path(sft.run_dir) / sft.name).absolute())
-    step_s = statistics.median(filter(None, (row.get("train/step_seconds") for row in read_metrics(sft_run))))
+    step_s = statistics.median(filter(None, (row.get("seconds/step") for row in read_metrics(sft_run))))
     return sft.model_copy(
         update={
             "name": "sft_continued",

@@ -237,5 +237,5 @@ def _step_metrics(reports: list[StepReport], seconds: float, epoch: float) -> di
         "target_tokens": targets,
         "padding_share": 1.0 - tokens / max(1, sum(report.num_padded for report in reports)),
         "tokens_per_second": tokens / seconds,
-        "step_seconds": seconds,
+        "seconds/step": seconds,
     }
