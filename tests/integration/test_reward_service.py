@@ -19,6 +19,8 @@ from owlcap.errors import ConfigError, JudgeError, PlacementError, RewardError
 from owlcap.types import Completion, RewardBreakdown, RolloutFailure, RolloutGroup, Sample, ScoredGroup, Unscored
 from rewards.limits import BURST_S
 from rewards.service import MAX_RESTARTS, RewardPool
+from tests.judge_server import JudgeServer as ScriptedServer
+from tests.judge_server import Reply, failure
 from tools.judge_server import MODEL, Behaviour, JudgeServer
 
 pytestmark = pytest.mark.slow
@@ -294,28 +296,30 @@ def test_every_group_of_a_killed_actor_comes_back_exactly_once(pools: list[Rewar
     assert all(None not in result.totals for result in scored)
 
 
-def test_a_cancelled_group_stops_and_gives_its_room_to_others(pools: list[RewardPool], tmp_path: Path):
-    body = (
-        "if sample.id == 'stuck':\n"
-        "    (FOLDER / 'began').touch()\n"
-        "    try:\n"
-        "        await asyncio.Event().wait()\n"
-        "    finally:\n"
-        "        (FOLDER / 'ended').touch()\n"
-        "return [Score(1.0)]"
-    )
-    settings = plugin(tmp_path, body)
-    one_at_a_time = settings.model_copy(update={"judge": JudgeSection(concurrency=1)})
-    pool = RewardPool(one_at_a_time, ClusterSection(reward_workers=1))
-    pools.append(pool)
-    stuck = pool.submit(group("a", id="stuck"))
-    waiting = pool.submit(group("b"))
-    assert ray.wait([waiting], timeout=1.0)[0] == []
-    pool.cancel(stuck)
-    with pytest.raises(TaskCancelledError):
-        get(stuck)
-    assert get(waiting).totals == (1.0,)
-    assert not (tmp_path / "began").exists() or (tmp_path / "ended").exists()
+def test_a_cancelled_group_ends_its_request_to_the_judge_and_gives_its_room_to_others(pools: list[RewardPool]):
+    """One request at a time: while the first hangs, the judge is asked nothing else."""
+    server = ScriptedServer()
+    server.replies = [Reply(hang=True), failure(400)]
+    try:
+        judge = JudgeSection(kind="openai", model="m", base_urls=(server.url,), concurrency=1)
+        settings = RewardsSection(
+            terms=(RewardTerm(name="cser"),),
+            cser=CserSection(mode="joint"),
+            judge=judge,
+            cache=CacheSection(enabled=False),
+        )
+        pool = RewardPool(settings, ClusterSection(reward_workers=1))
+        pools.append(pool)
+        stuck = pool.submit(group("a"))
+        assert server.arrived.wait(DEADLINE_S)
+        waiting = pool.submit(group("b"))
+        pool.cancel(stuck)
+        assert server.left.wait(DEADLINE_S)
+        with pytest.raises(TaskCancelledError):
+            get(stuck)
+        assert get(waiting).totals == (None,)  # scored, as far as a judge that refuses goes
+    finally:
+        server.close()
 
 
 def test_draining_finishes_what_is_out_and_takes_nothing_more():
