@@ -29,6 +29,9 @@ from rewards.limits import RateLimiter
 from rewards.room import Room
 from rewards.text import repetition, words
 
+# Captions being scored for each call that the judge may have in flight: with one, calls lie idle while the slowest
+# caption of each group is waited for; with many, captions wait for calls within their own deadlines.
+CAPTIONS_A_CALL = 4
 CANCEL_GRACE_S = 1.0  # what a reward past its deadline gets to stop
 
 Outcome = Score | Unscored
@@ -158,8 +161,9 @@ def make_suite(rewards: RewardsSection, limiter: RateLimiter | None = None) -> R
                 f'the reward "{reward.name}" is given twice', where="rewards.terms", cure="keep one, with its weight"
             )
         taken.add(reward.name)
-    # A caption costs one judge call, so that more captions than calls in flight would only queue.
-    return RewardSuite(terms, rewards.rollout_deadline_s, max_captions=rewards.judge.concurrency, judges=judges)
+    return RewardSuite(
+        terms, rewards.rollout_deadline_s, max_captions=CAPTIONS_A_CALL * rewards.judge.concurrency, judges=judges
+    )
 
 
 def _make_reward(term: RewardTerm, judges: Judges) -> Reward:
