@@ -1,7 +1,7 @@
 """A judge's model behind any OpenAI-compatible server: vLLM, or a hosted one.
 
 429, 5xx, timeouts, lost connections and invalid replies are tried again with growing, jittered waits (or as long as
-a Retry-After header says); all tries of a question share one deadline, which begins when there is a slot and the
+a Retry-After header says); all tries of a question share one deadline, which begins when the first has a slot and the
 rate limit lets it through. What still fails is a JudgeError, so the rollout is unscored: never a zero.
 
 A question is asked once: equal ones in flight share a request, and answered ones come from the cache.
@@ -26,6 +26,7 @@ from rewards.endpoints import Endpoint, Endpoints
 from rewards.faults import ServerFault, server_fault
 from rewards.limits import RateLimiter
 from rewards.replies import encodable
+from rewards.slots import Slots
 
 NO_KEY = "none"  # local servers ask for no key, but the SDK insists on a value
 TRY_SHARE = 0.5  # of the call's deadline: a try that hangs leaves time for another
@@ -51,7 +52,7 @@ class _Loop:
 
     loop: asyncio.AbstractEventLoop
     endpoints: Endpoints
-    slots: asyncio.Semaphore
+    slots: Slots
     flights: dict[str, _Flight] = field(default_factory=dict)
 
 
@@ -171,22 +172,20 @@ class OpenAIChat:
     async def _ask_within_deadline(self, question: Question[T]) -> tuple[Reply, T]:
         state, deadline_s = self._open(), self._settings.call_deadline_s
         tries: list[ServerFault | InvalidReply] = []  # the failed ones so far
-        async with state.slots:
-            expected = await self._admit(question)
-            try:
-                async with asyncio.timeout(deadline_s):
-                    return await self._ask_until_valid(question, expected, state, tries)
-            except TimeoutError:
-                last = tries[-1] if tries else state.endpoints.fault
-                told = f"; the last problem: {last}" if last else ""
-                raise self._failure(f"no valid reply within {deadline_s:g} s{told}", last) from None
-            except InvalidReply as error:
-                raise self._failure(f"no valid reply in {len(tries)} tries; the last: {error}", error) from None
-            except ServerFault as fault:
-                raise self._failure(str(fault), fault) from None
+        try:
+            async with asyncio.timeout(None) as deadline:
+                return await self._ask_until_valid(question, state, tries, deadline)
+        except TimeoutError:
+            last = tries[-1] if tries else state.endpoints.fault
+            told = f"; the last problem: {last}" if last else ""
+            raise self._failure(f"no valid reply within {deadline_s:g} s{told}", last) from None
+        except InvalidReply as error:
+            raise self._failure(f"no valid reply in {len(tries)} tries; the last: {error}", error) from None
+        except ServerFault as fault:
+            raise self._failure(str(fault), fault) from None
 
     async def _ask_until_valid(
-        self, question: Question[T], expected: float, state: _Loop, tries: list[ServerFault | InvalidReply]
+        self, question: Question[T], state: _Loop, tries: list[ServerFault | InvalidReply], deadline: asyncio.Timeout
     ) -> tuple[Reply, T]:
         async for attempt in stamina.retry_context(
             on=_backoff,
@@ -197,15 +196,17 @@ class OpenAIChat:
             wait_jitter=1.0,
         ):
             with attempt:
-                if attempt.num > 1:
-                    self._usage += Usage(num_retries=1)
+                self._usage += Usage(num_retries=int(attempt.num > 1))
+                async with state.slots.hold(further_try=attempt.num > 1):
                     expected = await self._admit(question)
-                try:
-                    async with state.endpoints.lease() as client:
-                        return await self._try(question, expected, client)
-                except (InvalidReply, ServerFault) as error:
-                    tries.append(error)
-                    raise
+                    if deadline.when() is None:
+                        deadline.reschedule(state.loop.time() + self._settings.call_deadline_s)
+                    try:
+                        async with state.endpoints.lease() as client:
+                            return await self._try(question, expected, client)
+                    except (InvalidReply, ServerFault) as error:
+                        tries.append(error)
+                        raise
         raise AssertionError("the last attempt returns or raises")
 
     async def _try(self, question: Question[T], expected: float, client: openai.AsyncOpenAI) -> tuple[Reply, T]:
@@ -271,8 +272,7 @@ class OpenAIChat:
                 )
                 for url in self._settings.base_urls
             ]
-            slots = asyncio.Semaphore(self._settings.concurrency)
-            self._state = _Loop(loop, Endpoints(endpoints, self._settings), slots)
+            self._state = _Loop(loop, Endpoints(endpoints, self._settings), Slots(self._settings.concurrency))
         return self._state
 
     def _failure(self, what: str, error: Exception | None = None) -> JudgeError:
