@@ -126,6 +126,7 @@ class TrackingSection(Section):
 
     backends: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
     project: str = "owlcap"
+    images_every_steps: int = Field(default=20, ge=0)  # of RL: sampled captions beside their clips; 0: never
 
 
 class SftSection(Section):

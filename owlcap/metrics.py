@@ -1,9 +1,10 @@
-"""Numbers of a run: JSONL and TensorBoard always, W&B, MLflow or trackio through verl's Tracking when set."""
+"""Numbers of a run: JSONL, TensorBoard and Ray's metrics always; W&B, MLflow or trackio by verl's Tracking when set."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -13,12 +14,15 @@ import yaml
 from owlcap.config import TrackingSection
 from owlcap.errors import ConfigError
 from owlcap.logging import get_logger
+from owlcap.ray_metrics import DriverMetrics
 from owlcap.runs import RunDir
 
 if TYPE_CHECKING:
+    import numpy as np
     from verl.utils.tracking import Tracking
 
 logger = get_logger(__name__)
+CHARTS = {"a step": {"timeline": ["Multiline", ["share/.*"]], "seconds": ["Multiline", ["seconds/.*"]]}}
 
 
 class MetricsWriter:
@@ -41,6 +45,8 @@ class MetricsWriter:
         self._run = run
         purge_step = None if resumed_at is None else resumed_at + 1
         self._tensorboard = SummaryWriter(str(run.tensorboard), purge_step=purge_step)
+        self._tensorboard.add_custom_scalars(CHARTS)
+        self._ray = DriverMetrics(run.path.name)
         self._tracking = _start_tracking(run, tracking) if tracking.backends else None
 
     def log(self, step: int, values: Mapping[str, float], prefix: str = "train") -> None:
@@ -58,8 +64,13 @@ class MetricsWriter:
             file.write(json.dumps(row, allow_nan=False) + "\n")
         for name, value in finite.items():
             self._tensorboard.add_scalar(name, value, step)
+        self._ray.publish(step, finite)
         if self._tracking is not None:
             self._tracking.log(finite, step)
+
+    def image(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Show a picture, uint8 [H, W, 3], in TensorBoard."""
+        self._tensorboard.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self, failed: bool = False) -> None:
         """Flush every backend; `failed` marks the run so where a backend knows the difference."""
@@ -79,6 +90,7 @@ def read_metrics(run: RunDir) -> list[dict[str, float | None]]:
 def _start_tracking(run: RunDir, tracking: TrackingSection) -> Tracking:
     from verl.utils.tracking import Tracking
 
+    os.environ.setdefault("WANDB_DIR", str(run.path))  # else into the folder the command was started in
     # Tracking asks its config for a "trainer" entry (W&B's proxy); ours has none.
     config = yaml.safe_load(run.config_file.read_text(encoding="utf-8")) | {"trainer": {}}
     try:
