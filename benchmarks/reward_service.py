@@ -1,6 +1,6 @@
 """Rollouts a second of the reward service, against what its judge allows and against one call after another.
 
-    python benchmarks/reward_service.py [--groups 48] [--scale 0.03] [--concurrency 32]
+    python benchmarks/reward_service.py [--groups 192] [--scale 0.03] [--concurrency 32]
 
 The judge is tools/judge_server.py in a process of its own: each reply takes 1-40 s at random, times --scale, and 0, 1
 or 5 % of requests have a fault that passes. Two reward actors on Ray ask it with --concurrency calls in flight.
@@ -61,7 +61,7 @@ class Judge:
 def main() -> None:
     """Measure at each share of faults."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--groups", type=int, default=48)
+    parser.add_argument("--groups", type=int, default=192)
     parser.add_argument("--scale", type=float, default=0.03, help="of the judge's 1-40 s")
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--mode", choices=("staged", "joint"), default="joint")
@@ -184,8 +184,8 @@ def make_groups(count: int, prefix: str = "") -> list[RolloutGroup]:
     groups: list[RolloutGroup] = []
     for number in range(count):
         row = rows[number % len(rows)]
-        captions = [f"{prefix}{one.caption}" for one in row.candidates]
-        captions = (captions + [f"{caption} Take {number} ends." for caption in captions])[:GROUP_SIZE]
+        captions = [f"{prefix}Take {number}: {one.caption}" for one in row.candidates]
+        captions = (captions + [f"{caption} The take ends." for caption in captions])[:GROUP_SIZE]
         completions = tuple(Completion((1,), (0.0,), caption, "stop", 0) for caption in captions)
         groups.append(RolloutGroup(Sample(f"{row.id}-{number}", "", "", "", row.reference), completions))
     return groups
