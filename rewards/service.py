@@ -23,8 +23,10 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from owlcap.config import ClusterSection, JudgeSection, RewardsSection
 from owlcap.errors import JudgeError, PlacementError, RewardError
+from owlcap.logging import actor_environment, get_logger, setup_actor_logging
+from owlcap.ray_metrics import RewardMetrics, count
 from owlcap.registry import register, registered
-from owlcap.types import RolloutFailure, RolloutGroup, ScoredGroup
+from owlcap.types import RolloutFailure, RolloutGroup, ScoredGroup, Unscored
 from rewards.chat import Usage
 from rewards.judges import all_judges
 from rewards.limits import LocalLimiter
@@ -33,6 +35,7 @@ from rewards.suite import make_suite
 if TYPE_CHECKING:
     from ray import ObjectRef
 
+logger = get_logger(__name__)
 MAX_RESTARTS = 3  # of one actor; a plug-in that kills its process every time must not loop for ever
 MAX_TASK_RETRIES = 3  # of one group, when its actor dies
 SUBMIT_DEADLINE_S = 600.0  # for one group to be finished while no more may be out
@@ -70,6 +73,9 @@ class RewardWorker:
     def __init__(self, index: int, rewards: RewardsSection, plugins: Mapping[str, object], limiter: Any | None) -> None:
         self._index = index
         self._life = uuid4().hex
+        setup_actor_logging(f"reward-{index}")
+        self._metrics = RewardMetrics(index)
+        self._num_groups, self._told = 0, Usage()  # groups being scored; the judges' usage that is in the metrics
         for name, plugin in plugins.items():
             register("reward", name)(plugin)
         self._suite = make_suite(rewards, SharedLimiter(limiter) if limiter is not None else None)
@@ -95,8 +101,37 @@ class RewardWorker:
             return group
         started = time.perf_counter()
         captions = [completion.text for completion in group.completions]
-        scores = await self._suite.score_group(group.sample, captions)
-        return ScoredGroup(group, scores, score_s=time.perf_counter() - started)
+        self._waiting(+1)
+        try:
+            scores = await self._suite.score_group(group.sample, captions)
+        finally:
+            self._waiting(-1)
+        scored = ScoredGroup(group, scores, score_s=time.perf_counter() - started)
+        self._record(scored)
+        return scored
+
+    def _waiting(self, change: int) -> None:
+        self._num_groups += change
+        self._metrics.queue.set(self._num_groups)
+
+    def _record(self, scored: ScoredGroup) -> None:
+        """Tell Prometheus and this actor's log of a scored group, and of what the judges were asked meanwhile."""
+        metrics, usage = self._metrics, self._suite.usage
+        news, self._told = usage - self._told, usage
+        failures = [score for score in scored.scores if isinstance(score, Unscored)]
+        metrics.group_s.observe(scored.score_s)
+        count(metrics.scored, len(scored.scores) - len(failures))
+        count(metrics.unscored, len(failures))
+        count(metrics.requests, news.num_requests)
+        count(metrics.retries, news.num_retries)
+        count(metrics.failed, news.num_failed)
+        count(metrics.cached, news.num_cached)
+        count(metrics.input_tokens, news.input_tokens)
+        count(metrics.output_tokens, news.output_tokens)
+        sample = scored.group.sample.id
+        logger.info("%s: %d captions in %.2f s", sample, len(scored.scores), scored.score_s)
+        for failure in failures:
+            logger.warning("%s: unscored by %s: %s", sample, failure.reward, failure.reason)
 
 
 @dataclass(slots=True)
@@ -138,6 +173,7 @@ class RewardPool:
                     num_cpus=cluster.cpus_per_reward,
                     max_restarts=MAX_RESTARTS,
                     max_task_retries=MAX_TASK_RETRIES,
+                    runtime_env={"env_vars": actor_environment()},
                 ).remote(index, rewards, plugins, self.limiter)
             )
             for index in range(cluster.reward_workers)

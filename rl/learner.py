@@ -87,7 +87,7 @@ class LearnerWorker(TrainingWorker):
     @register(dispatch_mode=PER_RANK, blocking=False)
     def update(self, work: RankWork) -> RankStats:
         """All passes and optimizer updates of one step."""
-        stats = RankStats()
+        stats, started = RankStats(), time.perf_counter()
         self.engine.train()
         with clock(stats, "fetch_s"):
             loaded = self._load(work)
@@ -102,6 +102,7 @@ class LearnerWorker(TrainingWorker):
         for number in range(passes):
             for minibatch, batches in zip(work.minibatches, loaded, strict=True):
                 self._update_once(batches, minibatch.size, stats, first_pass=number == 0)
+        self.record(stats.steps, stats.num_forward_tokens, time.perf_counter() - started)
         return stats
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)

@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from owlcap.config import ClusterSection
 from owlcap.errors import OwlcapError, RolloutError
+from owlcap.logging import actor_environment
 from owlcap.types import RolloutFailure, RolloutGroup
 from rollout.environment import engine_environment
 from rollout.settings import GenerationRequest, RolloutEngineSettings
@@ -74,7 +75,7 @@ class WorkerSlot:
             num_cpus=self._cluster.cpus_per_rollout,
             num_gpus=self._cluster.gpus_per_rollout,
             max_restarts=0,  # replaced by this slot, which knows the weights to load
-            runtime_env={"env_vars": engine_environment(self._settings)},
+            runtime_env={"env_vars": engine_environment(self._settings) | actor_environment()},
         )
         self.actor = options.remote(self._settings, self.index)
         self.placed = self.actor.place.remote()

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import ray
-from ray.util.metrics import Counter, Gauge
 
 from owlcap.errors import RolloutError
+from owlcap.logging import get_logger, setup_actor_logging
+from owlcap.ray_metrics import RolloutMetrics, count
 from owlcap.types import Prompt, RolloutGroup
 from rollout.settings import EngineCounters, GenerationRequest, RolloutEngineSettings
 
 if TYPE_CHECKING:
     from rollout.engine import Result, VllmEngine
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +49,8 @@ class RolloutWorker:
     def __init__(self, settings: RolloutEngineSettings, index: int) -> None:
         self._settings, self._index = settings, index
         self._engine: VllmEngine | None = None
-        tags = {"worker": str(index)}
-        self._tokens = Counter("owlcap_rollout_tokens", "Tokens sampled.", ("worker",))
-        self._failures = Counter("owlcap_rollout_failures", "Prompts that gave no group.", ("worker",))
-        self._speed = Gauge("owlcap_rollout_tokens_per_second", "Sampled in the last call.", ("worker",))
-        self._queue = Gauge("owlcap_rollout_queue", "Prompts not finished.", ("worker",))
-        self._policy = Gauge("owlcap_rollout_policy_version", "Version of the weights in the engine.", ("worker",))
-        for metric in (self._tokens, self._failures, self._speed, self._queue, self._policy):
-            metric.set_default_tags(tags)
+        setup_actor_logging(f"rollout-{index}")
+        self._metrics = RolloutMetrics(index)
 
     def place(self) -> WorkerPlace:
         """Answers as soon as the actor has its resources and its process."""
@@ -60,6 +58,7 @@ class RolloutWorker:
 
     def start(self) -> int:
         """Load the engine; its policy version (0: the weights on disk)."""
+        started = time.perf_counter()
         gc.disable()  # most of a start is imports, and a quarter of their time collections that find nothing
         try:
             from rollout.engine import VllmEngine
@@ -68,6 +67,8 @@ class RolloutWorker:
         finally:
             gc.freeze()  # nor need what was loaded be looked through while generating
             gc.enable()
+        self._metrics.policy_version.set(self._engine.version)
+        logger.info("engine of %s loaded in %.1f s", self._settings.model, time.perf_counter() - started)
         return self._engine.version
 
     def load_weights(self, refs: Sequence[ray.ObjectRef], version: int) -> int:
@@ -75,9 +76,10 @@ class RolloutWorker:
 
         References come in a list, since Ray would fetch bare ones before the call. They are fetched one at a time.
         """
-        engine = self._running()
+        engine, started = self._running(), time.perf_counter()
         engine.load_weights((ray.get(ref) for ref in refs), version)
-        self._policy.set(version)
+        self._metrics.policy_version.set(version)
+        logger.info("policy version %d loaded in %.2f s", version, time.perf_counter() - started)
         return engine.version
 
     def version(self) -> int:
@@ -96,13 +98,18 @@ class RolloutWorker:
         """
         engine = self._running()
         before, num_left = engine.counters, len(requests)
-        self._queue.set(num_left)
+        self._metrics.queue.set(num_left)
         for position, result in engine.stream(requests, version):
-            prompt = result.prompt if isinstance(result, RolloutGroup) else None
+            prompt = None
+            if isinstance(result, RolloutGroup):
+                prompt = result.prompt
+                count(self._metrics.decode_s, result.decode_s)
+            else:
+                logger.warning("no captions of %s: %s: %s", result.sample.id, result.error, result.reason)
             yield prompt
             yield WorkerResult(position, replace(result, prompt=None) if prompt is not None else result)
             num_left -= 1
-            self._queue.set(num_left)
+            self._metrics.queue.set(num_left)
         self._record(before, engine.counters)
 
     def close(self) -> None:
@@ -117,9 +124,13 @@ class RolloutWorker:
         return self._engine
 
     def _record(self, before: EngineCounters, after: EngineCounters) -> None:
+        metrics = self._metrics
         num_tokens, seconds = after.num_tokens - before.num_tokens, after.generate_s - before.generate_s
+        num_groups, num_failures = after.num_groups - before.num_groups, after.num_failures - before.num_failures
+        count(metrics.tokens, num_tokens)
+        count(metrics.generate_s, seconds)
+        count(metrics.prompts, num_groups + num_failures)
+        count(metrics.failures, num_failures)
         if num_tokens:
-            self._tokens.inc(num_tokens)
-            self._speed.set(num_tokens / seconds)
-        if after.num_failures > before.num_failures:
-            self._failures.inc(after.num_failures - before.num_failures)
+            metrics.speed.set(num_tokens / seconds)
+        logger.info("%d groups, %d failures, %d tokens in %.1f s", num_groups, num_failures, num_tokens, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,7 @@ class SftWorker(TrainingWorker):
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
     def train_step(self, epoch: int, batch: int) -> StepReport:
         """One optimizer step on batch number `batch` of an epoch."""
+        started = time.perf_counter()
         share = self._share(epoch, batch)
         items, bad = self._source.take(share)
         self._source.ahead(self._share(epoch, batch + 1))
@@ -122,7 +124,7 @@ class SftWorker(TrainingWorker):
             loss = self._loss(batches, turn)
             loss_sum += loss.detach()
             self.engine.backward(loss / max(total, 1), last=turn == num_micro - 1)
-        return StepReport(
+        report = StepReport(
             loss_sum=float(loss_sum),
             num_targets=sum(b.num_targets for b in batches),
             num_tokens=sum(item.length for item in items),
@@ -131,6 +133,8 @@ class SftWorker(TrainingWorker):
             stats=self.engine.step(),
             bad=tuple(bad),
         )
+        self.record([report.stats], report.num_padded, time.perf_counter() - started)
+        return report
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
     def validate(self) -> ValidationReport:

@@ -13,6 +13,7 @@ from verl.single_controller.ray.base import get_master_addr_port, sort_placement
 
 from owlcap.config import ClusterSection
 from owlcap.errors import ConfigError, OwlcapError, PlacementError, TrainingError
+from owlcap.logging import actor_environment
 from owlcap.training.worker import TrainingWorker
 
 
@@ -146,7 +147,7 @@ def rank_resources(cluster: ClusterSection) -> dict[str, float]:
 
 def worker_env(cluster: ClusterSection) -> dict[str, str]:
     """Environment of a rank; set before its process imports torch."""
-    env = {"OMP_NUM_THREADS": str(cluster.threads_per_actor), "TOKENIZERS_PARALLELISM": "false"}
+    env = actor_environment() | {"OMP_NUM_THREADS": str(cluster.threads_per_actor), "TOKENIZERS_PARALLELISM": "false"}
     env["PYTHONWARNINGS"] = "ignore::FutureWarning,ignore::DeprecationWarning"  # of torch, met by DeepSpeed
     if not cluster.gpus_per_learner:
         env["DS_ACCELERATOR"] = "cpu"

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import random
+import resource
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,9 +24,11 @@ from verl.single_controller.base import Worker
 from verl.single_controller.base.decorator import Dispatch, register
 
 from owlcap.config import DeepSpeedSection, ModelSection, OptimizerSection, VideoSection
+from owlcap.logging import get_logger, setup_actor_logging
 from owlcap.models.load import load_policy, load_processor, save_policy
+from owlcap.ray_metrics import LearnerMetrics, count
 from owlcap.training.checkpoint import Layout, sync_tree, write_error
-from owlcap.training.engine import TrainingEngine
+from owlcap.training.engine import StepStats, TrainingEngine
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 ONE_TO_ALL = Dispatch.ONE_TO_ALL  # type: ignore[attr-defined]  # every rank gets the same arguments
 PER_RANK = Dispatch.DP_COMPUTE  # type: ignore[attr-defined]  # every argument is a list with one item a rank
 COLLECTIVE_TIMEOUT = timedelta(hours=1)  # ranks may be this far apart, e.g. while one decodes videos
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,8 @@ class TrainingWorker(Worker):
     def __init__(self, spec: TrainingSpec) -> None:
         super().__init__()
         self.spec = spec
+        setup_actor_logging(f"learner-{self.rank}")
+        self.metrics = LearnerMetrics(self.rank)
         torch.set_num_threads(spec.threads)
         join_process_group()
 
@@ -96,6 +104,7 @@ class TrainingWorker(Worker):
             model, spec.optimizer, spec.deepspeed, dtype=spec.model.dtype, total_steps=spec.total_steps
         )
         seed_everything(spec.seed + self.rank)
+        logger.info("rank %d of %d trains %s on %s", self.rank, self.world_size, spec.model.path, self.engine.device)
         return WorkerReport(
             rank=self.rank,
             host=socket.gethostname(),
@@ -108,6 +117,20 @@ class TrainingWorker(Worker):
         """What a checkpoint of this worker must match."""
         params = tuple((p.name, p.shape, p.trained) for p in self.engine.params)
         return Layout(self.world_size, self.spec.deepspeed.zero_stage, self.spec.model.dtype, params)
+
+    def record(self, steps: Sequence[StepStats], num_tokens: int, seconds: float) -> None:
+        """Tell Prometheus and this rank's log of one call's optimizer steps.
+
+        Args:
+            num_tokens: that the language model ran over, padding too.
+        """
+        num_skipped = sum(step.skipped for step in steps)
+        count(self.metrics.updates, len(steps))
+        count(self.metrics.skipped, num_skipped)
+        count(self.metrics.tokens, num_tokens)
+        count(self.metrics.update_s, seconds)
+        self.metrics.peak_memory.set(peak_memory())
+        logger.info("%d updates, %d skipped, %d tokens in %.1f s", len(steps), num_skipped, num_tokens, seconds)
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
     def save(self, folder: str) -> None:
@@ -152,6 +175,13 @@ def join_process_group() -> None:
     deepspeed.init_distributed(
         dist_backend=backend, auto_mpi_discovery=False, timeout=COLLECTIVE_TIMEOUT, verbose=False
     )
+
+
+def peak_memory() -> int:
+    """Most bytes held so far: allocated on the GPU, or resident of the process on a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def seed_everything(seed: int) -> None:
