@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from rewards.chat import Usage
@@ -64,6 +65,18 @@ def judge_figures(usage: Usage) -> dict[str, float]:
         "judge/output_tokens": usage.output_tokens,
         "judge/usd": usage.usd,
     }
+
+
+def timeline(figures: Mapping[str, float]) -> dict[str, float]:
+    """How a step's time divides: shares that sum to 1, and the seconds that are no phase's.
+
+    A phase counts for as long as the driver waited for it, so work that runs behind another phase has no share of its
+    own. "wait" is the rest of `seconds/step`: the driver's own work, and waiting for what is none of the phases.
+    """
+    spent = {phase: figures.get(f"seconds/{phase}", 0.0) for phase in PHASES}
+    whole = max(figures["seconds/step"], math.fsum(spent.values()))
+    spent["wait"] = whole - math.fsum(spent.values())
+    return {"seconds/wait": spent["wait"]} | {f"share/{phase}": seconds / whole for phase, seconds in spent.items()}
 
 
 def headline(figures: Mapping[str, float]) -> str:

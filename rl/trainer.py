@@ -35,10 +35,11 @@ from rewards.service import RewardPool
 from rl.checks import check_settings
 from rl.collect import collect, make_requests, scoring_deadline
 from rl.evaluate import Evaluator
-from rl.figures import headline, judge_figures, learner_figures, sync_figures
+from rl.figures import headline, judge_figures, learner_figures, sync_figures, timeline
 from rl.learner_client import LearnerClient
 from rl.limits import check_limits
 from rl.paths import absolute
+from rl.pictures import show_captions
 from rl.placement import evaluates_at, joined_cluster, plan
 from rl.state import PromptOrder, TrainerState, load_state, num_steps, save_state
 from rl.step import StepBatch, assemble, write_rows
@@ -204,9 +205,11 @@ class _Trainer:
                     values |= sync_figures(sync)
             finally:
                 values["seconds/step"] = time.perf_counter() - started
+                values |= timeline(values)
                 values["rollout/restarts"] = self.actors.pool.num_restarts
                 values["epoch"] = self.state.step / self.order.steps_per_epoch
                 metrics.log(step, values)
+        show_captions(metrics, step, scored, self.cfg)
         return values
 
     def _update(self, batch: StepBatch) -> dict[str, float]:
