@@ -57,8 +57,11 @@ def _common(
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
+    from owlcap.logging import setup_logging
+
     global _debug
     _debug = debug
+    setup_logging("WARNING")  # training says more, and into its run's folder
 
 
 app.add_typer(data.app, name="data")
