@@ -11,12 +11,14 @@ docs/monitoring.md says what the headline figures mean; `tools/make_dashboard.py
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from owlcap.logging import actor_folder
 
 if TYPE_CHECKING:
     from ray.util.metrics import Counter, Gauge, Histogram
+
+    M = TypeVar("M", Counter, Gauge, Histogram)
 
 LABELS = ("run", "worker")
 SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
@@ -48,8 +50,6 @@ HEADLINE: Mapping[str, tuple[str, str]] = {
     "eval/cser": ("owlcap_eval_cser", "CSER of the greedy captions of held-out clips, mean."),
     "seconds/step": ("owlcap_step_seconds", "Seconds of a whole step."),
 }
-PHASE_SECONDS = "owlcap_phase_seconds"
-PHASE_SHARE = "owlcap_phase_share"
 
 
 class _Metrics:
@@ -57,26 +57,26 @@ class _Metrics:
 
     def __init__(self, run: str, worker: str) -> None:
         self._tags = {"run": run, "worker": worker}
-        self.names: list[str] = []
+        self.all: list[Counter | Gauge | Histogram] = []
 
     def _counter(self, name: str, text: str) -> Counter:
         from ray.util.metrics import Counter
 
         return self._labelled(Counter(name, text, LABELS))
 
-    def _gauge(self, name: str, text: str) -> Gauge:
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         from ray.util.metrics import Gauge
 
-        return self._labelled(Gauge(name, text, LABELS))
+        return self._labelled(Gauge(name, text, (*LABELS, *labels)))
 
     def _histogram(self, name: str, text: str, boundaries: Sequence[float] = SECONDS) -> Histogram:
         from ray.util.metrics import Histogram
 
         return self._labelled(Histogram(name, text, list(boundaries), LABELS))
 
-    def _labelled(self, metric):
+    def _labelled(self, metric: M) -> M:
         metric.set_default_tags(self._tags)
-        self.names.append(metric.info["name"])
+        self.all.append(metric)
         return metric
 
 
@@ -134,8 +134,8 @@ class DriverMetrics(_Metrics):
         self.step = self._gauge("owlcap_step", "Steps done.")
         self._headline = {key: self._gauge(name, text) for key, (name, text) in HEADLINE.items()}
         self._phases = {
-            "seconds": self._phase(PHASE_SECONDS, "Seconds of a step by phase, as the driver sees them."),
-            "share": self._phase(PHASE_SHARE, "Shares of a step by phase; they sum to 1."),
+            "seconds": self._gauge("owlcap_phase_seconds", "Seconds of a step, as the driver sees them.", "phase"),
+            "share": self._gauge("owlcap_phase_share", "Shares of a step; they sum to 1.", "phase"),
         }
 
     def publish(self, step: int, row: Mapping[str, float]) -> None:
@@ -151,13 +151,7 @@ class DriverMetrics(_Metrics):
         for phase in [key.removeprefix("share/") for key in row if key.startswith("share/")]:
             for prefix, gauge in self._phases.items():
                 if f"{prefix}/{phase}" in row:
-                    gauge.set(row[f"{prefix}/{phase}"], self._tags | {"phase": phase})
-
-    def _phase(self, name: str, text: str) -> Gauge:
-        from ray.util.metrics import Gauge
-
-        self.names.append(name)
-        return Gauge(name, text, (*LABELS, "phase"))
+                    gauge.set(row[f"{prefix}/{phase}"], {"phase": phase})
 
 
 def count(counter: Counter, amount: float) -> None:
