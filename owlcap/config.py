@@ -103,6 +103,7 @@ class ClusterSection(Section):
     threads_per_actor: int = Field(default=1, gt=0)  # OMP threads on CPU
     placement_deadline_s: float = Field(default=300.0, gt=0)
     start_deadline_s: float = Field(default=900.0, gt=0)  # engines and models loaded
+    max_learner_restarts: int = Field(default=3, ge=0)  # lost ranks: all are started again, from the last checkpoint
 
     @model_validator(mode="after")
     def _engine_gpus(self) -> ClusterSection:
@@ -268,6 +269,14 @@ class RolloutSection(Section):
         return self
 
 
+class PipelineSection(Section):
+    """What runs at the same time: see rl.pipeline."""
+
+    mode: Literal["sync", "overlap", "async"] = "overlap"
+    ahead: int = Field(default=1, gt=0)  # async: steps for which captions are made while an earlier one is trained
+    max_staleness: int | None = Field(default=None, gt=0)  # groups sampled more updates ago are left out; null: none
+
+
 class EvaluationSection(Section):
     """Held-out captions: greedy, and sampled when asked."""
 
@@ -316,6 +325,7 @@ class RlRun(Run):
     rollout: RolloutSection = RolloutSection()
     rewards: RewardsSection = RewardsSection()
     algorithm: AlgorithmSection
+    pipeline: PipelineSection = PipelineSection()
     evaluation: EvaluationSection = EvaluationSection()
 
     @model_validator(mode="after")

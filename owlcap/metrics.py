@@ -19,6 +19,7 @@ from owlcap.runs import RunDir
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch.utils.tensorboard import SummaryWriter
     from verl.utils.tracking import Tracking
 
 logger = get_logger(__name__)
@@ -38,14 +39,10 @@ class MetricsWriter:
     """
 
     def __init__(self, run: RunDir, tracking: TrackingSection, resumed_at: int | None = None) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+        self._run = run
         if resumed_at is not None:
             run.truncate_after(resumed_at)
-        self._run = run
-        purge_step = None if resumed_at is None else resumed_at + 1
-        self._tensorboard = SummaryWriter(str(run.tensorboard), purge_step=purge_step)
-        self._tensorboard.add_custom_scalars(CHARTS)
+        self._tensorboard = _tensorboard(run, resumed_at)
         self._ray = DriverMetrics(run.path.name)
         self._tracking = _start_tracking(run, tracking) if tracking.backends else None
 
@@ -68,6 +65,12 @@ class MetricsWriter:
         if self._tracking is not None:
             self._tracking.log(finite, step)
 
+    def rewind(self, step: int) -> None:
+        """Forget what was written after `step`: those steps are done again."""
+        self._run.truncate_after(step)
+        self._tensorboard.close()
+        self._tensorboard = _tensorboard(self._run, step)
+
     def image(self, step: int, name: str, pixels: np.ndarray) -> None:
         """Show a picture, uint8 [H, W, 3], in TensorBoard."""
         self._tensorboard.add_image(name, pixels, step, dataformats="HWC")
@@ -85,6 +88,14 @@ def read_metrics(run: RunDir) -> list[dict[str, float | None]]:
         return []
     lines = run.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _tensorboard(run: RunDir, resumed_at: int | None) -> SummaryWriter:
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(run.tensorboard), purge_step=None if resumed_at is None else resumed_at + 1)
+    writer.add_custom_scalars(CHARTS)
+    return writer
 
 
 def _start_tracking(run: RunDir, tracking: TrackingSection) -> Tracking:

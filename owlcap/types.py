@@ -118,6 +118,11 @@ class RolloutGroup:
     decode_s: float = 0.0
     generate_s: float = 0.0
 
+    @property
+    def policy_version(self) -> int:
+        """Of the policy that all completions come from."""
+        return self.completions[0].policy_version
+
 
 @dataclass(frozen=True, slots=True)
 class RolloutFailure:

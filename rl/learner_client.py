@@ -26,10 +26,9 @@ class LearnerClient:
     """
 
     def __init__(self, spec: TrainingSpec, learning: LearningSpec, cluster: ClusterSection) -> None:
-        self._learning, self._cluster = learning, cluster
-        self._group = make_worker_group(LearnerWorker, (spec, learning), cluster)
-        self._starting = self._group.start()  # type: ignore[attr-defined]  # methods that verl binds from the class
+        self._spec, self._learning, self._cluster = spec, learning, cluster
         self._layout: Layout | None = None
+        self._launch()
 
     @classmethod
     def from_run(cls, cfg: RlRun, num_steps: int) -> LearnerClient:
@@ -62,6 +61,16 @@ class LearnerClient:
         reports: list[WorkerReport] = gather(self._starting, self._cluster.start_deadline_s, "loading the policy")
         self._layout = reports[0].layout
         return reports[0]
+
+    def restart(self) -> None:
+        """End all ranks, whatever is left of them, and start them again with the weights of model.path.
+
+        Raises:
+            PlacementError, ModelError, TrainingError: as at the first start.
+        """
+        self.close()
+        self._launch()
+        self.wait_started()
 
     @property
     def layout(self) -> Layout:
@@ -118,6 +127,10 @@ class LearnerClient:
     def close(self) -> None:
         """End all ranks."""
         stop_worker_group(self._group)
+
+    def _launch(self) -> None:
+        self._group = make_worker_group(LearnerWorker, (self._spec, self._learning), self._cluster)
+        self._starting = self._group.start()  # type: ignore[attr-defined]  # methods that verl binds from the class
 
 
 def _rank_work(rank: int, groups: Sequence[LearnerGroup], minibatches: Sequence[MiniBatch]) -> RankWork:

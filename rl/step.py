@@ -81,15 +81,27 @@ class StepBatch:
     unscored_share: float  # of the rollouts
 
 
-def assemble(results: Sequence[ScoredGroup | RolloutFailure], cfg: AlgorithmSection, step: int) -> StepBatch:
+def assemble(
+    results: Sequence[ScoredGroup | RolloutFailure],
+    cfg: AlgorithmSection,
+    step: int,
+    *,
+    policy_version: int = 0,
+    max_staleness: int | None = None,
+) -> StepBatch:
     """Advantages of a step's groups, and everything that is said about them.
 
     Args:
         results: one a prompt, in the order of the prompts.
+        policy_version: that the groups will train.
+        max_staleness: groups sampled by a policy more versions older teach nothing; null: all do.
     """
     scored = [result for result in results if isinstance(result, ScoredGroup)]
+    ages = [policy_version - item.group.policy_version for item in scored]
+    fresh = [max_staleness is None or age <= max_staleness for age in ages]
+    totals = [item.totals if ok else (None,) * len(item.totals) for item, ok in zip(scored, fresh, strict=True)]
     lengths = [[len(one.token_ids) for one in item.group.completions] for item in scored]
-    advantages = batch_advantages([item.totals for item in scored], lengths, cfg)
+    advantages = batch_advantages(totals, lengths, cfg)
     learned = [
         (_learner_group(item, values), item.group.num_prompt_tokens)
         for item, values in zip(scored, advantages.values, strict=True)
@@ -101,11 +113,16 @@ def assemble(results: Sequence[ScoredGroup | RolloutFailure], cfg: AlgorithmSect
         for result in results
     )
     num_failed = len(results) - len(scored)
-    values = _values(scored) | {
-        "rollout/failed": num_failed,
-        "advantage/groups_too_few_scored": advantages.num_too_few,
-        "advantage/groups_without_variance": advantages.num_no_variance,
-    }
+    values = (
+        _values(scored)
+        | _staleness(ages, lengths)
+        | {
+            "rollout/failed": num_failed,
+            "rollout/stale_groups": fresh.count(False),
+            "advantage/groups_too_few_scored": advantages.num_too_few - fresh.count(False),
+            "advantage/groups_without_variance": advantages.num_no_variance,
+        }
+    )
     return StepBatch(
         groups=tuple(group for group, _ in learned),
         num_prompt_tokens=tuple(tokens for _, tokens in learned),
@@ -162,6 +179,15 @@ def _values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
     }
 
 
+def _staleness(ages: Sequence[int], lengths: Sequence[Sequence[int]]) -> dict[str, float]:
+    """How many updates the sampled tokens are behind the policy that they train."""
+    counts = [sum(group) for group in lengths]
+    if not sum(counts):
+        return {}
+    of_tokens = math.fsum(age * count for age, count in zip(ages, counts, strict=True)) / sum(counts)
+    return {"staleness/mean": of_tokens, "staleness/max": max(ages)}
+
+
 def mean(values: Sequence[float]) -> float:
     """Arithmetic mean of at least one value, summed exactly."""
     return math.fsum(values) / len(values)
@@ -181,7 +207,7 @@ def _group_row(item: ScoredGroup, advantages: Sequence[float | None], step: int)
         id=group.sample.id,
         video=group.sample.video,
         reference=group.sample.reference,
-        policy_version=group.completions[0].policy_version if group.completions else None,
+        policy_version=group.policy_version,
         completions=tuple(_completion_row(one, score, advantage) for one, score, advantage in triples),
     )
 

@@ -1,12 +1,13 @@
 """Reinforcement learning: `owlcap rl`. The driver's loop; actors do the work.
 
-    prompts ─> RolloutPool (vLLM) ─> groups ─> RewardPool ─> scored groups        rl.collect
+    prompts ─> RolloutPool (vLLM) ─> groups ─> RewardPool ─> scored groups        rl.pipeline, rl.collect
             ─> advantages                                                        rl.step
             ─> LearnerClient (DeepSpeed ranks): one update                       rl.learner
             ─> weights to every engine                                           rl.weight_sync
             ─> metrics, captions, evaluation every K steps, checkpoint every M
 
-A step is done when the update is applied; the state between two steps is what a checkpoint holds.
+A step is done when the update is applied; the state between two steps is what a checkpoint holds. When a learner rank
+is lost, all ranks are started again from the last checkpoint and the steps after it are done once more.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from owlcap.logging import get_logger, setup_logging
 from owlcap.metrics import MetricsWriter
 from owlcap.models.load import check_folder, model_folder
 from owlcap.runs import RunDir
-from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore
+from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore, DataCursor
 from owlcap.training.cluster import start_ray
+from owlcap.training.group import LearnerLostError
 from owlcap.training.interrupt import Interrupted, StopSignals, ends_on_signals, interruption
 from owlcap.training.progress import progress
 from owlcap.types import Sample, ScoredGroup
@@ -33,17 +35,17 @@ from rewards.chat import Usage
 from rewards.monitors import MonitorState, watch
 from rewards.service import RewardPool
 from rl.checks import check_settings
-from rl.collect import collect, make_requests, scoring_deadline
+from rl.engine_thread import EngineThread
 from rl.evaluate import Evaluator
 from rl.figures import headline, judge_figures, learner_figures, sync_figures, timeline
 from rl.learner_client import LearnerClient
 from rl.limits import check_limits
 from rl.paths import absolute
 from rl.pictures import show_captions
+from rl.pipeline import Pipeline
 from rl.placement import evaluates_at, joined_cluster, plan
 from rl.state import PromptOrder, TrainerState, load_state, num_steps, save_state
 from rl.step import StepBatch, assemble, write_rows
-from rl.weight_sync import sync_weights
 from rollout.pool import RolloutPool
 from rollout.settings import RolloutEngineSettings
 
@@ -52,11 +54,12 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Actors:
-    """Everything that runs outside the driver."""
+    """Everything that runs beside the driver's loop."""
 
     learner: LearnerClient
     pool: RolloutPool
     rewards: RewardPool
+    engine_thread: EngineThread  # alone uses the pool
 
 
 def run_rl(cfg: RlRun, resume: bool = False) -> Path:
@@ -94,6 +97,7 @@ def run_rl(cfg: RlRun, resume: bool = False) -> Path:
 def start_actors(cfg: RlRun, steps: int) -> Iterator[Actors]:
     """Learner, engines and reward actors, loading side by side; all are ended at the end."""
     with ExitStack() as stack:
+        engine_thread = stack.enter_context(EngineThread())
         learner = LearnerClient.from_run(cfg, steps)
         stack.callback(learner.close)
         rewards = RewardPool(cfg.rewards, cfg.cluster)
@@ -110,7 +114,7 @@ def start_actors(cfg: RlRun, steps: int) -> Iterator[Actors]:
             len(pool),
             steps,
         )
-        yield Actors(learner, pool, rewards)
+        yield Actors(learner, pool, rewards, engine_thread)
 
 
 class _Trainer:
@@ -130,11 +134,12 @@ class _Trainer:
         self.evaluator, self.actors = evaluator, actors
         self.last_step = num_steps(cfg, order.steps_per_epoch)
         self.store = CheckpointStore(run.checkpoints, cfg.checkpoint.keep)
-        self.deadline_s = scoring_deadline(cfg.rewards, cfg.rollout)
+        self.pipeline = Pipeline(cfg, actors.engine_thread, actors.pool, actors.rewards, samples, order, self.last_step)
         self.state = TrainerState()
         self.saved_step = 0  # a checkpoint of step 0 would hold nothing that model.path does not
         self.stop = stop
         self.learner_is_whole = True
+        self.num_learner_restarts = 0
         self.usage = Usage()  # of the judges since this start, until the last step
 
     def run(self, resume: bool) -> Path:
@@ -144,7 +149,7 @@ class _Trainer:
         metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=self.state.step if resume else None)
         failed = True
         try:
-            self._train(metrics)
+            self._train_to_the_end(metrics)
             failed = False
         except (Interrupted, SystemError) as error:
             interrupted = interruption(error)
@@ -163,6 +168,16 @@ class _Trainer:
         logger.info("policy written to %s", self.run_dir.model)
         return self.run_dir.model
 
+    def _train_to_the_end(self, metrics: MetricsWriter) -> None:
+        while True:
+            try:
+                self._train(metrics)
+                return
+            except LearnerLostError as error:
+                self.learner_is_whole = False
+                self._rebuild_learner(error)
+                metrics.rewind(self.state.step)
+
     def _train(self, metrics: MetricsWriter) -> None:
         self._evaluate_if_due(metrics)
         with progress("RL", self.last_step, self.state.step) as update:
@@ -177,10 +192,15 @@ class _Trainer:
         """One step: the figures that were logged."""
         started = time.perf_counter()
         step = self.state.step + 1
-        samples = [self.samples[row] for row in self.order.rows(self.state.cursor)]
-        requests = make_requests(samples, self.cfg.rollout, self.cfg.seed, step)
-        collected = collect(self.actors.pool, self.actors.rewards, requests, self.deadline_s)
-        batch = assemble(collected.results, self.cfg.algorithm, step)
+        taken = self.pipeline.take(step, self.state.cursor)
+        collected = taken.collected
+        batch = assemble(
+            collected.results,
+            self.cfg.algorithm,
+            step,
+            policy_version=self.state.policy_version,
+            max_staleness=self.cfg.pipeline.max_staleness,
+        )
         write_rows(batch.rows, self.run_dir.rollouts_file(step))
         for row in batch.rows:
             if row.failure:
@@ -191,18 +211,21 @@ class _Trainer:
         for warning in watched.warnings:
             logger.warning("step %d: %s", step, warning)
         values = {**batch.values, **watched.values}
-        values |= {"seconds/generate": collected.generate_s, "seconds/judge": collected.judge_s}
+        values |= {
+            "seconds/generate": collected.generate_s,
+            "seconds/generate_wait": taken.waited_s,
+            "seconds/judge": collected.judge_s,
+        }
         usage, before = self.actors.rewards.usage(), self.usage
         values |= judge_figures(usage - before)
         self.usage = usage
         with self.stop.whole():
             if batch.groups:
                 values |= self._update(batch)
-            self._advance(batch, len(samples), watched.state)
+            self._advance(batch, taken.cursor, watched.state)
             try:
                 if batch.groups:
-                    sync = sync_weights(self.actors.learner, self.actors.pool, self.state.policy_version)
-                    values |= sync_figures(sync)
+                    values |= self._sync()
             finally:
                 values["seconds/step"] = time.perf_counter() - started
                 values |= timeline(values)
@@ -219,14 +242,21 @@ class _Trainer:
         self.learner_is_whole = True
         return learner_figures(stats) | {"seconds/update": time.perf_counter() - started}
 
-    def _advance(self, batch: StepBatch, num_prompts: int, monitors: MonitorState) -> None:
+    def _sync(self) -> dict[str, float]:
+        """Send the present weights on their way to the engines."""
+        started = time.perf_counter()
+        sync = self.pipeline.sync(self.actors.learner.weights(), self.state.policy_version)
+        figures = sync_figures(sync) if sync is not None else {}
+        return figures | {"seconds/sync": time.perf_counter() - started}
+
+    def _advance(self, batch: StepBatch, cursor: DataCursor, monitors: MonitorState) -> None:
         state = self.state
         self.state = replace(
             state,
             step=state.step + 1,
-            cursor=self.order.after(state.cursor),
+            cursor=cursor,
             policy_version=state.policy_version + bool(batch.groups),
-            num_prompts=state.num_prompts + num_prompts,
+            num_prompts=state.num_prompts + len(batch.rows),
             num_failed=state.num_failed + batch.num_failed,
             monitors=monitors,
         )
@@ -235,7 +265,8 @@ class _Trainer:
         step = self.state.step
         if not evaluates_at(self.cfg, step, self.last_step) or self.run_dir.evaluation_file(step).exists():
             return
-        report = self.evaluator.run(self.actors.pool, self.actors.rewards, self.run_dir, metrics, step)
+        actors = self.actors
+        report = self.pipeline.run(lambda: self.evaluator.run(actors.pool, actors.rewards, self.run_dir, metrics, step))
         figures = report.scalars()
         shown = "  ".join(f"{name} {figures[name]:.3f}" for name in ("reward", "cser", "f1") if name in figures)
         logger.info("evaluation after step %d, %d clips: %s", step, report.num_scored, shown)
@@ -281,5 +312,24 @@ class _Trainer:
         self.actors.learner.load(checkpoint)
         self.state = load_state(checkpoint)
         self.saved_step = self.state.step
-        sync_weights(self.actors.learner, self.actors.pool, self.state.policy_version)
+        self._sync()
         logger.info("resumed from %s", checkpoint)
+
+    def _rebuild_learner(self, error: LearnerLostError) -> None:
+        """Start all ranks again, from the last checkpoint or from the start.
+
+        Raises:
+            LearnerLostError: that has been done cluster.max_learner_restarts times already.
+        """
+        limit = self.cfg.cluster.max_learner_restarts
+        if self.num_learner_restarts >= limit:
+            raise error
+        self.num_learner_restarts += 1
+        logger.warning("the learner starts again (%d of %d): %s", self.num_learner_restarts, limit, error)
+        self.pipeline.restart()
+        self.actors.learner.restart()
+        self.state, self.saved_step = TrainerState(), 0
+        self._restore()
+        if not self.state.step:
+            self._sync()
+        self.learner_is_whole = True

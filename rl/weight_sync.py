@@ -11,16 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import ray
 import torch
 
 from owlcap.errors import RolloutError
-
-if TYPE_CHECKING:
-    from rl.learner_client import LearnerClient
 
 
 class WeightReceiver(Protocol):
@@ -41,6 +38,7 @@ class WeightBuckets:
 
     refs: tuple[ray.ObjectRef, ...]
     num_bytes: int
+    gather_s: float = 0.0  # collecting the weights and putting them into the object store
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +50,13 @@ class SyncStats:
     load_s: float  # loading them into all engines
 
 
-def sync_weights(learner: LearnerClient, pool: WeightReceiver, version: int) -> SyncStats:
-    """Bring all rollout engines to the learner's present weights, as policy `version`.
+def load_weights(buckets: WeightBuckets, pool: WeightReceiver, version: int) -> SyncStats:
+    """Bring all rollout engines to these weights, as policy `version`.
 
     Raises:
         RolloutError: an engine does not hold `version` afterwards.
     """
     started = time.perf_counter()
-    buckets = learner.weights()
-    gathered = time.perf_counter()
     pool.sync(buckets.refs, version)
     versions = pool.versions()
     if set(versions) != {version}:
@@ -68,18 +64,19 @@ def sync_weights(learner: LearnerClient, pool: WeightReceiver, version: int) -> 
             f"rollout engines hold policy versions {versions} after a sync to {version}",
             cure="resume from the last checkpoint; if it happens again, see the engines' logs",
         )
-    return SyncStats(buckets.num_bytes, gathered - started, time.perf_counter() - gathered)
+    return SyncStats(buckets.num_bytes, buckets.gather_s, time.perf_counter() - started)
 
 
 def put_buckets(buckets: Iterable[Sequence[tuple[str, torch.Tensor]]]) -> WeightBuckets:
     """Put each bucket of CPU tensors into the object store; empty ones (other ranks') are passed over."""
+    started = time.perf_counter()
     refs, num_bytes = [], 0
     for bucket in buckets:
         arrays = [(name, as_array(tensor)) for name, tensor in bucket]
         if arrays:
             refs.append(ray.put(arrays))
             num_bytes += sum(array.nbytes for _, array in arrays)
-    return WeightBuckets(tuple(refs), num_bytes)
+    return WeightBuckets(tuple(refs), num_bytes, time.perf_counter() - started)
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:

@@ -40,6 +40,7 @@ class RolloutPool:
     ) -> None:
         self._settings, self._cluster = settings, cluster
         self._synced: SyncedWeights | None = None
+        self._is_open = True
         self._slots = [WorkerSlot(i, settings, cluster, worker_class) for i in range(cluster.rollout_workers)]
         try:
             self._wait_for_places()
@@ -74,8 +75,10 @@ class RolloutPool:
         """Yield one result a request, as they finish. A group's `prompt` is an object reference owned by the caller.
 
         Raises:
-            RolloutError: a worker failed more often than `rollout.max_restarts`, or holds another policy version.
+            RolloutError: a worker failed more often than `rollout.max_restarts`, or holds another policy version;
+                the pool is closed, which another thread may do meanwhile.
         """
+        self._check_open()
         size, version = len(self._slots), self.version
         streams: dict[WorkerSlot, Stream] = {}
         for slot in self._slots[: len(requests)]:
@@ -120,6 +123,7 @@ class RolloutPool:
 
     def close(self) -> None:
         """End all workers."""
+        self._is_open = False
         end_all(self._slots)
         self._slots = []
 
@@ -153,7 +157,12 @@ class RolloutPool:
                 self._reissue(slot, streams, f"no group within {self._settings.rollout.group_deadline_s:g} s")
         return [owners[generator] for generator in ready]
 
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise RolloutError("this rollout pool is closed", cure="make a new RolloutPool")
+
     def _reissue(self, slot: WorkerSlot, streams: dict[WorkerSlot, Stream], reason: str) -> None:
+        self._check_open()
         slot.restart(reason, self._synced)
         streams[slot] = slot.begin(streams[slot].unfinished, self.version, starting=True)
 

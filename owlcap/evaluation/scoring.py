@@ -39,7 +39,7 @@ class GroupScorerPool(Protocol):
 
 
 class GroupScoring:
-    """Takes groups as they finish and gives all of them back scored. Use as a context manager.
+    """Takes groups as they finish and gives all of them back scored. Use as a context manager, or `open` and `close`.
 
     Args:
         scorer: a reward pool, or a suite, which is then run in a thread of its own and closed at the end.
@@ -55,14 +55,22 @@ class GroupScoring:
         self._thread = threading.Thread(target=self._loop.run_forever, name="scoring", daemon=True)
 
     def __enter__(self) -> GroupScoring:
-        if self._suite is not None:
-            self._thread.start()
+        self.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None and error is not None:
+        self.close(cancel=error is not None)
+
+    def open(self) -> None:
+        """Get ready; `close` must follow."""
+        if self._suite is not None:
+            self._thread.start()
+
+    def close(self, *, cancel: bool) -> None:
+        """Release what `open` took; `cancel`: nobody wants the scores that are still out."""
+        if self._pool is not None and cancel:
             for ref in self._pending:
                 self._pool.cancel(ref)
         if self._suite is not None:

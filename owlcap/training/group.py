@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
@@ -15,6 +15,12 @@ from owlcap.config import ClusterSection
 from owlcap.errors import ConfigError, OwlcapError, PlacementError, TrainingError
 from owlcap.logging import actor_environment
 from owlcap.training.worker import TrainingWorker
+
+DEATH_NOTICE_S = 10.0  # after one rank failed, for Ray to tell that another had died before
+
+
+class LearnerLostError(TrainingError):
+    """A rank died or hangs. The group is of no use any more; a new one may go on from the last checkpoint."""
 
 
 class _Pool(RayResourcePool):
@@ -109,7 +115,7 @@ def gather(refs: list[ray.ObjectRef], deadline_s: float, doing: str) -> list[Any
         doing: for messages, e.g. "loading the policy".
 
     Raises:
-        TrainingError: a rank died, or the deadline passed.
+        LearnerLostError: a rank died, or the deadline passed.
         OwlcapError: whatever a rank raised, as it was.
     """
     try:
@@ -117,24 +123,38 @@ def gather(refs: list[ray.ObjectRef], deadline_s: float, doing: str) -> list[Any
     except GetTimeoutError:
         done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         late = [rank for rank, ref in enumerate(refs) if ref not in done]
-        raise TrainingError(
+        raise LearnerLostError(
             f"{doing} did not end within {deadline_s:g} s on learner ranks {late}",
             cure="see the ranks' logs under the run's logs/ folder or in the Ray dashboard",
         ) from None
     except RayTaskError as error:
         if isinstance(error.cause, OwlcapError):
             raise error.cause from error
+        _raise_if_lost(refs, doing)  # the other ranks then fail in their collectives, and may be heard first
         raise
-    except RayActorError as error:
-        done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-        rank = next((rank for rank, ref in enumerate(refs) if ref in done), "?")
-        why = str(error).strip().splitlines()
-        raise TrainingError(
-            f"learner rank {rank} died while {doing}",
-            where=why[0] if why else None,
-            cure="the ranks' logs say more; if it was out of memory, lower tokens_per_micro_batch or raise the ZeRO "
-            "stage; then go on with --resume",
-        ) from error
+    except RayError:
+        _raise_if_lost(refs, doing)
+        raise
+
+
+def _raise_if_lost(refs: list[ray.ObjectRef], doing: str) -> None:
+    """Raise LearnerLostError if a rank is dead or could not get at its inputs."""
+    ray.wait(refs, num_returns=len(refs), timeout=DEATH_NOTICE_S)
+    done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+    for rank, ref in enumerate(refs):
+        try:
+            if ref in done:
+                ray.get(ref)
+        except RayError as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, RayError):
+                why = str(cause).strip().splitlines()
+                raise LearnerLostError(
+                    f"learner rank {rank} {'lost its inputs' if cause is not error else 'died'} while {doing}",
+                    where=why[0] if why else None,
+                    cure="the ranks' logs say more; if it was out of memory, lower tokens_per_micro_batch or raise "
+                    "the ZeRO stage; then go on with --resume",
+                ) from error
 
 
 def rank_resources(cluster: ClusterSection) -> dict[str, float]:

@@ -16,6 +16,7 @@ from owlcap.errors import CheckpointError, DataError, RolloutError, TrainingErro
 from owlcap.metrics import read_metrics
 from owlcap.runs import RunDir
 from owlcap.training.checkpoint import CheckpointStore, Layout, load_meta
+from owlcap.training.group import LearnerLostError
 from owlcap.training.interrupt import StopSignals
 from owlcap.types import (
     Completion,
@@ -28,6 +29,7 @@ from owlcap.types import (
     Unscored,
 )
 from rewards.chat import Usage
+from rl.engine_thread import EngineThread
 from rl.evaluate import Evaluator
 from rl.state import PromptOrder, load_state
 from rl.stats import LearnerStats
@@ -46,6 +48,8 @@ class Script:
     unscored_from_version: int | None = None
     sync_fails_at: int | None = None
     signal_at_update: int | None = None
+    samples_from: int | None = None  # this policy version, whatever is synced
+    ranks_lost_at: tuple[int, ...] = ()  # calls of update, counted over restarts
     disk_is_full: bool = False
     repetition: float = 0.0
     saves: int = 0
@@ -69,7 +73,8 @@ class ScriptedPool:
             if request.sample.id in self.script.bad_clips:
                 yield RolloutFailure(request.sample, "VideoError", "the file is empty")
                 continue
-            completions = tuple(Completion((1, 2), (-0.5, -0.5), f"{i}", "stop", self.script.version) for i in range(2))
+            version = self.script.version if self.script.samples_from is None else self.script.samples_from
+            completions = tuple(Completion((1, 2), (-0.5, -0.5), f"{i}", "stop", version) for i in range(2))
             yield RolloutGroup(request.sample, completions, prompt=request.sample.id, num_prompt_tokens=5)
 
     def sync(self, refs: Sequence[Any], version: int) -> None:
@@ -105,11 +110,18 @@ class ScriptedLearner:
     layout = Layout(1, 0, "fp32", ())
 
     def __init__(self, script: Script) -> None:
-        self.script, self.updates = script, 0
+        self.script, self.updates, self.calls, self.restarts = script, 0, 0, 0
+
+    def restart(self) -> None:
+        self.updates = 0
+        self.restarts += 1
 
     def update(self, groups: Sequence[LearnerGroup], num_prompt_tokens: Sequence[int]) -> LearnerStats:
         if len(self.script.learned) + 1 == self.script.signal_at_update:
             signal.raise_signal(signal.SIGTERM)
+        self.calls += 1
+        if self.calls in self.script.ranks_lost_at:
+            raise LearnerLostError("learner rank 1 died while updating the policy")
         self.script.learned.append([str(group.prompt) for group in groups])
         self.updates += 1
         zeros = dict.fromkeys(LearnerStats.__dataclass_fields__, 0.0)
@@ -149,9 +161,9 @@ def config(folder: Path, **changes: object) -> RlRun:
 def train(cfg: RlRun, script: Script, resume: bool = False) -> tuple[Path, ScriptedLearner]:
     samples = [Sample(f"clip-{i}", f"{i}.mp4", "Describe.", "-", "-") for i in range(NUM_ROWS)]
     learner = ScriptedLearner(script)
-    actors = cast(Actors, Parts(learner, ScriptedPool(script), ScriptedRewards(script)))
     order = PromptOrder(NUM_ROWS, PER_STEP, cfg.seed)
-    with StopSignals() as stop:
+    with StopSignals() as stop, EngineThread() as thread:
+        actors = cast(Actors, Parts(learner, ScriptedPool(script), ScriptedRewards(script), thread))
         trainer = _Trainer(cfg, RunDir.create(cfg, resume), samples, order, Evaluator(cfg), actors, stop)
         return trainer.run(resume), learner
 
@@ -163,6 +175,7 @@ class Parts:
     learner: ScriptedLearner
     pool: ScriptedPool
     rewards: ScriptedRewards
+    engine_thread: EngineThread
 
 
 def checkpoint(cfg: RlRun) -> Path:
@@ -304,3 +317,66 @@ def test_a_step_without_any_group_changes_no_weights(tmp_path: Path) -> None:
     assert learner.updates == 0
     assert script.version == 0
     assert load_state(checkpoint(cfg)).policy_version == 0
+
+
+def test_a_lost_learner_goes_on_from_the_last_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cfg = config(tmp_path, checkpoint={"every_steps": 2})
+    script = Script(ranks_lost_at=(4,))
+    with caplog.at_level("WARNING", logger="rl.trainer"):
+        _, learner = train(cfg, script)
+    straight = Script()
+    train(config(tmp_path / "straight"), straight)
+    assert (learner.updates, learner.restarts) == (6, 1)
+    assert script.learned[:3] + script.learned[4:] == [*straight.learned[:3], *straight.learned[3:]]
+    assert script.learned[3] == script.learned[2]  # step 3 once more, from the checkpoint of step 2
+    assert script.version == 6
+    assert [row["step"] for row in read_metrics(RunDir(tmp_path / "toy"))] == [1, 2, 3, 4, 5, 6]
+    assert load_state(checkpoint(cfg)).num_prompts == 60
+    assert "the learner starts again (1 of 3): learner rank 1 died" in caplog.text
+
+
+def test_a_learner_lost_before_the_first_checkpoint_starts_anew(tmp_path: Path) -> None:
+    script = Script(ranks_lost_at=(3,))
+    _, learner = train(config(tmp_path), script)
+    assert learner.updates == 6
+    assert [row["step"] for row in read_metrics(RunDir(tmp_path / "toy"))] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_learner_that_is_lost_too_often_ends_the_run(tmp_path: Path) -> None:
+    cfg = config(tmp_path, cluster={"max_learner_restarts": 1}, checkpoint={"every_steps": 1})
+    with pytest.raises(LearnerLostError):
+        train(cfg, Script(ranks_lost_at=(2, 3)))
+    assert load_meta(checkpoint(cfg)).step == 1
+
+
+def test_async_trains_captions_of_the_policy_before_and_says_so(tmp_path: Path) -> None:
+    cfg = config(tmp_path, pipeline={"mode": "async", "ahead": 1})
+    script = Script()
+    train(cfg, script)
+    straight = Script()
+    train(config(tmp_path / "straight"), straight)
+    assert script.learned == straight.learned
+    rows = read_metrics(RunDir(tmp_path / "toy"))
+    assert [row["staleness/max"] for row in rows] == [0, 1, 1, 1, 1, 1]
+    assert [row["staleness/mean"] for row in rows] == [0, 1, 1, 1, 1, 1]
+
+
+def test_groups_that_are_too_stale_are_left_out_and_counted(tmp_path: Path) -> None:
+    cfg = config(tmp_path, pipeline={"mode": "async", "ahead": 3, "max_staleness": 1}, num_steps=4)
+    script = Script(samples_from=0)
+    train(cfg, script)
+    rows = read_metrics(RunDir(tmp_path / "toy"))
+    assert [row["rollout/stale_groups"] for row in rows] == [0, 0, 10, 10]
+    assert [len(groups) for groups in script.learned] == [10, 10]
+
+
+def test_an_async_run_that_was_interrupted_asks_for_the_same_prompts_again(tmp_path: Path) -> None:
+    cfg = config(tmp_path, pipeline={"mode": "async", "ahead": 1})
+    script = Script(signal_at_update=3)
+    with pytest.raises(SystemExit):
+        train(cfg, script)
+    again = Script()
+    train(cfg, again, resume=True)
+    straight = Script()
+    train(config(tmp_path / "straight"), straight)
+    assert script.learned + again.learned == straight.learned

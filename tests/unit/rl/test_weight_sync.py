@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from owlcap.errors import RolloutError
-from rl.learner_client import LearnerClient
-from rl.weight_sync import WeightBuckets, as_array, put_buckets, sync_weights
+from rl.weight_sync import WeightBuckets, as_array, load_weights, put_buckets
 
-
-class Learner:
-    def weights(self) -> WeightBuckets:
-        return WeightBuckets(("a reference",), num_bytes=12)  # type: ignore[arg-type]
+BUCKETS = WeightBuckets(("a reference",), num_bytes=12)  # type: ignore[arg-type]
 
 
 class Engines:
@@ -35,7 +31,7 @@ class Engines:
 
 def test_all_engines_hold_the_new_version() -> None:
     engines = Engines(deaf=False)
-    stats = sync_weights(cast(LearnerClient, Learner()), engines, version=3)
+    stats = load_weights(BUCKETS, engines, version=3)
     assert engines.versions() == (3, 3)
     assert engines.got == ("a reference",)
     assert stats.num_bytes == 12
@@ -43,7 +39,7 @@ def test_all_engines_hold_the_new_version() -> None:
 
 def test_an_engine_with_an_old_version_stops_the_run() -> None:
     with pytest.raises(RolloutError, match=r"hold policy versions \(3, 0\) after a sync to 3"):
-        sync_weights(cast(LearnerClient, Learner()), Engines(deaf=True), version=3)
+        load_weights(BUCKETS, Engines(deaf=True), version=3)
 
 
 def test_bfloat16_travels_as_its_bit_patterns() -> None:
@@ -61,4 +57,5 @@ def test_float32_is_a_view_of_the_weight_itself() -> None:
 
 
 def test_a_rank_without_weights_puts_nothing() -> None:
-    assert put_buckets([[], []]) == WeightBuckets((), 0)
+    buckets = put_buckets([[], []])
+    assert (buckets.refs, buckets.num_bytes) == ((), 0)

@@ -1,0 +1,131 @@
+"""Which step's captions are made when: at its turn, or while earlier steps are trained.
+
+    sync      generate ──> judge ──> update ──> weights ──> generate ...
+    overlap   each group is judged while the others are generated
+    async     as overlap, and the engines are `ahead` steps in front of the learner:
+
+        engines   gen 1 | gen 2 | w1, gen 3 | w2, gen 4 ...        w1: the weights after update 1
+        driver          | judge 1, update 1 | judge 2, update 2 ...
+
+In `async` a step's captions come from a policy at most `ahead` updates older than the one they train; the importance
+of their tokens is corrected by algorithm.rollout_correction, and groups beyond pipeline.max_staleness are left out.
+With `ahead: 1` which weights sample which step does not depend on timing, so a run can be repeated exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from owlcap.config import RlRun
+from owlcap.evaluation.scoring import CaptionScorer, GroupScorerPool
+from owlcap.training.checkpoint import DataCursor
+from owlcap.types import Sample
+from rl.collect import Collected, Collection, GroupSource, make_requests, scoring_deadline
+from rl.engine_thread import EngineThread
+from rl.state import PromptOrder
+from rl.weight_sync import SyncStats, WeightBuckets, WeightReceiver, load_weights
+
+T = TypeVar("T")
+
+
+class Engines(GroupSource, WeightReceiver, Protocol):
+    """Rollout engines; `rollout.pool.RolloutPool` is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A step's captions being made."""
+
+    collection: Collection
+    generated: Future[None]
+    cursor: DataCursor  # of the prompts after these
+
+
+@dataclass(frozen=True, slots=True)
+class StepCaptions:
+    """A step's captions with their scores."""
+
+    collected: Collected
+    cursor: DataCursor  # of the next step's prompts
+    waited_s: float  # by the driver, for captions that were not generated yet
+
+
+class Pipeline:
+    """Makes the captions of steps in their order, and keeps the engines busy while the driver trains.
+
+    Args:
+        last_step: no captions are made for steps after it.
+    """
+
+    def __init__(
+        self,
+        cfg: RlRun,
+        thread: EngineThread,
+        pool: Engines,
+        scorer: GroupScorerPool | CaptionScorer,
+        samples: Sequence[Sample],
+        order: PromptOrder,
+        last_step: int,
+    ) -> None:
+        self._cfg, self._thread, self._pool, self._scorer = cfg, thread, pool, scorer
+        self._samples, self._order, self._last_step = samples, order, last_step
+        self._ahead = cfg.pipeline.ahead if cfg.pipeline.mode == "async" else 0
+        self._deadline_s = scoring_deadline(cfg.rewards, cfg.rollout)
+        self._under_way: deque[_UnderWay] = deque()
+        self._loading: Future[SyncStats] | None = None
+
+    def take(self, step: int, cursor: DataCursor) -> StepCaptions:
+        """Captions of the next step, scored. Generation of the steps after it goes on.
+
+        Args:
+            step, cursor: the first step that has not been taken, and its place in the data.
+        """
+        while len(self._under_way) <= self._ahead and step + len(self._under_way) <= self._last_step:
+            next_cursor = self._under_way[-1].cursor if self._under_way else cursor
+            self._under_way.append(self._begin(step + len(self._under_way), next_cursor))
+        started = time.perf_counter()
+        first = self._under_way[0]
+        first.generated.result()
+        waited_s = time.perf_counter() - started
+        self._under_way.popleft()
+        return StepCaptions(first.collection.finish(), first.cursor, waited_s)
+
+    def sync(self, buckets: WeightBuckets, version: int) -> SyncStats | None:
+        """Load weights into the engines, before any other work they have not begun.
+
+        Returns:
+            What it took; in `async`, which does not wait, what the sync before took, if it is done.
+        """
+        before = self._loading
+        self._loading = self._thread.submit(lambda: load_weights(buckets, self._pool, version), first=True)
+        if not self._ahead:
+            return self._loading.result()
+        return before.result() if before is not None and before.done() else None
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Let something else use the engines, with the weights that were synced last; its result."""
+        return self._thread.submit(work, first=True).result()
+
+    def restart(self) -> None:
+        """Forget the steps under way: the learner went back to an earlier state."""
+        abandoned = list(self._under_way)
+        self._under_way.clear()
+        for item in abandoned:
+            item.generated.cancel()
+        for item in abandoned:
+            if not item.generated.cancelled():
+                item.generated.result()
+            item.collection.abandon()
+
+    def _begin(self, step: int, cursor: DataCursor) -> _UnderWay:
+        samples = [self._samples[row] for row in self._order.rows(cursor)]
+        requests = make_requests(samples, self._cfg.rollout, self._cfg.seed, step)
+        at_once = self._cfg.pipeline.mode != "sync"
+        collection = Collection(self._scorer, requests, self._deadline_s, judge_at_once=at_once)
+        generated = self._thread.submit(lambda: collection.generate(self._pool))
+        return _UnderWay(collection, generated, self._order.after(cursor))
