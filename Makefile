@@ -2,7 +2,7 @@
 # make demo     the whole loop on toy videos:  [OUT=folder] [FAST=1] [SEED=0]
 # make test     every test, those that start Ray, vLLM and DeepSpeed too
 # make check    lint, format, types, import rules
-# make docs     the reference pages are up to date, and links and commands in the docs exist
+# make docs     generated files are up to date, and links and commands in the docs exist
 # make clean    caches and build outputs; not .venv, not runs/
 
 PYTHON ?= python3.11
@@ -46,6 +46,7 @@ check: setup
 
 docs: setup
 	$(BIN)/python tools/make_reference.py --check
+	$(BIN)/python tools/make_dashboard.py --check
 	$(BIN)/python tools/check_docs.py
 
 clean:
