@@ -70,10 +70,11 @@ def judge_figures(usage: Usage) -> dict[str, float]:
 def timeline(figures: Mapping[str, float]) -> dict[str, float]:
     """How a step's time divides: shares that sum to 1, and the seconds that are no phase's.
 
-    A phase counts for as long as the driver waited for it, so work that runs behind another phase has no share of its
-    own. "wait" is the rest of `seconds/step`: the driver's own work, and waiting for what is none of the phases.
+    A phase counts for as long as the driver waited for it, so work that runs behind another phase (generation, in an
+    async pipeline) has no share of its own. "wait" is the rest of `seconds/step`: the driver's own work.
     """
     spent = {phase: figures.get(f"seconds/{phase}", 0.0) for phase in PHASES}
+    spent["generate"] = figures.get("seconds/generate_wait", spent["generate"])
     whole = max(figures["seconds/step"], math.fsum(spent.values()))
     spent["wait"] = whole - math.fsum(spent.values())
     return {"seconds/wait": spent["wait"]} | {f"share/{phase}": seconds / whole for phase, seconds in spent.items()}

@@ -20,6 +20,13 @@ def test_shares_of_a_step_sum_to_one_and_what_is_no_phase_is_wait() -> None:
     }
 
 
+def test_generation_behind_an_update_has_the_share_that_the_driver_waited_for() -> None:
+    """An async pipeline: the engines worked 8 s, most of them during the update."""
+    seconds = {"seconds/generate": 8.0, "seconds/generate_wait": 1.0, "seconds/update": 7.0, "seconds/step": 10.0}
+    shares = timeline(seconds)
+    assert (shares["share/generate"], shares["share/update"], shares["share/wait"]) == (0.1, 0.7, 0.2)
+
+
 def test_a_step_without_an_update_has_no_share_of_it() -> None:
     shares = timeline({"seconds/generate": 3.0, "seconds/step": 4.0})
     assert (shares["share/update"], shares["share/wait"]) == (0.0, 0.25)
