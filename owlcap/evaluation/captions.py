@@ -24,6 +24,7 @@ from owlcap.types import (
     ScoredRollout,
     Unscored,
 )
+from rewards.suite import RewardSuite
 from rollout.settings import GenerationRequest
 
 __all__ = ["GroupSource", "evaluate_captions", "evaluate_with_pool", "score_captions"]
@@ -39,10 +40,16 @@ def evaluate_captions(
     name: str = "captions",
     concurrency: int = 64,
 ) -> CaptionReport:
-    """`score_captions` for callers outside an event loop; the suite's connections are closed afterwards."""
+    """`score_captions` for callers outside an event loop; the suite's connections are closed afterwards.
+
+    Raises:
+        JudgeError: a judge's server is not there, before anything is scored.
+    """
 
     async def score_and_close() -> CaptionReport:
         try:
+            if isinstance(suite, RewardSuite):
+                await suite.check()
             return await score_captions(captions, samples, suite, name=name, concurrency=concurrency)
         finally:
             await suite.close()

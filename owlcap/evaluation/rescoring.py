@@ -30,6 +30,7 @@ async def score_groups(suite: RewardSuite, groups: Iterable[SavedGroup], in_flig
         in_flight: groups that are read ahead; further ones stay where they are.
 
     Raises:
+        JudgeError: a judge's server is not there, before anything is scored.
         RewardError: a reward broke its contract.
     """
 
@@ -40,6 +41,7 @@ async def score_groups(suite: RewardSuite, groups: Iterable[SavedGroup], in_flig
         room.release()
 
     try:
+        await suite.check()
         async with asyncio.TaskGroup() as tasks:
             for place, group in enumerate(groups):
                 await room.acquire()

@@ -137,6 +137,7 @@ def _evaluate_model(
     with start_ray(cluster):
         rewards = RewardPool(config.rewards if config else RewardsSection(), cluster)
         try:
+            rewards.check()
             with RolloutPool(engine, cluster) as pool:
                 return evaluate_with_pool(pool, rewards, samples, sampling, name=name, progress=progress)
         finally:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from owlcap.config import CserSection, JudgeSection, RewardsSection, RewardTerm
+from owlcap.config import CserSection, JudgeSection, MonitorsSection, RewardsSection, RewardTerm
 from owlcap.errors import ConfigError, JudgeError
 from owlcap.types import Choice, Sample, Score, Unscored
 from rewards.autodq import AutoDqReward
@@ -134,3 +134,12 @@ def test_evidence_names_judge_and_replies(make: Maker):
     assert judgement.judge == "scripted"
     assert judgement.reply_ids
     assert judgement.reference_units
+
+
+def test_the_held_out_judge_is_counted_by_its_share() -> None:
+    held_out = JudgeSection(kind="openai", model="other")
+    section = RewardsSection(
+        terms=(RewardTerm(name="cser"),),
+        monitors=MonitorsSection(held_out_judge=held_out, held_out_share=0.25),
+    )
+    assert judge_calls(section, num_captions=32, num_references=4) == (32 * 3 + 4) * 0.25
