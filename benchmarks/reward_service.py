@@ -1,6 +1,6 @@
 """Rollouts a second of the reward service, against what its judge allows and against one call after another.
 
-    python benchmarks/reward_service.py [--groups 192] [--scale 0.03] [--concurrency 32]
+    python benchmarks/reward_service.py [--groups 384] [--scale 0.03] [--concurrency 32]
 
 The judge is tools/judge_server.py in a process of its own: each reply takes 1-40 s at random, times --scale, and 0, 1
 or 5 % of requests have a fault that passes. Two reward actors on Ray ask it with --concurrency calls in flight.
@@ -61,7 +61,7 @@ class Judge:
 def main() -> None:
     """Measure at each share of faults."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--groups", type=int, default=192)
+    parser.add_argument("--groups", type=int, default=384)
     parser.add_argument("--scale", type=float, default=0.03, help="of the judge's 1-40 s")
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--mode", choices=("staged", "joint"), default="joint")
