@@ -3,9 +3,9 @@
     python benchmarks/pipeline.py [--steps 8] [--delay 0.5-1.5]
 
 The real loop on a tiny random Qwen2.5-VL and toy clips: one vLLM engine that samples 8 captions at a time, one learner
-rank, one reward actor; 8 prompts a step, 8 captions each. Rewards are joint CSER by tools/judge_server.py, each reply after --delay seconds at random, with as
-many calls in flight as there are captions in a step. Each variant runs in a process of its own; its first two steps are
-left out.
+rank, one reward actor; 8 prompts a step, 8 captions each. Rewards are joint CSER by tools/judge_server.py, each reply
+after --delay seconds at random, with as many calls in flight as there are captions in a step. Each variant runs in a
+process of its own; its first two steps are left out.
 
 Prints a table and, as the last line, one JSON object.
 """
