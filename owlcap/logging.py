@@ -2,7 +2,7 @@
 
     logs/driver.log       the driver
     logs/rollout-0.log    an actor: rollout-N, reward-N, learner-N; what follows a restart is appended
-    logs/ray.txt          where Ray keeps everything that actors print
+    logs/ray.txt          where Ray keeps everything that actors print, and where its metrics can be scraped
 
 Only this project's packages are configured; of libraries, an actor's file takes warnings and errors. The driver logs
 through the console that progress bars also use, so that lines and bars do not tear each other. Actors learn the

@@ -8,7 +8,7 @@ run_dir/name/
   rollouts/            step_000001.jsonl: prompts, captions, rewards
   evaluations/         step_000000.json: held-out captions and their scores
   checkpoints/         see owlcap.training.checkpoint
-  logs/                driver.log
+  logs/                driver.log, rollout-0.log, reward-0.log, learner-0.log, ...: see owlcap.logging
   model/               the exported policy, written at the end
 """
 
@@ -48,6 +48,8 @@ RECORDED_PACKAGES = (
     "decord",
     "av",
 )
+COMMIT_VARIABLE = "OWLCAP_COMMIT"  # names the commit of a source tree that was copied without its repository
+RAYS_COPY = "runtime_resources"  # a folder above what `ray job submit --working-dir` unpacks, and deletes again
 STEP_FILE = re.compile(r"step_(\d+)\.")
 
 
@@ -116,9 +118,16 @@ class RunDir:
 
         Raises:
             ConfigError: the run has results and `resume` is not set, or `resume` is set and there is no
-                such run, or the folder cannot be written.
+                such run, or the folder cannot be written or kept.
         """
         run = cls((Path(cfg.run_dir) / cfg.name).absolute())
+        if RAYS_COPY in run.path.parts:
+            raise ConfigError(
+                "the run would be written into Ray's copy of the working directory, which is deleted after the job",
+                where=str(run.path),
+                allowed="an absolute path that every node sees",
+                cure="run_dir=/shared/runs",
+            )
         exists = run.config_file.exists()
         # A run that failed before its first result may be started again under its name.
         if run._has_results() and not resume:
@@ -220,13 +229,13 @@ def _version(package: str) -> str | None:
 
 
 def git_commit() -> str | None:
-    """Commit of the source tree, with "+changes" after it when files differ; None outside a repository."""
+    """Commit of the source tree, with "+changes" after it when files differ; None where it is not known."""
     folder = Path(__file__).resolve().parent
     try:
         head = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get(COMMIT_VARIABLE)
     return head + ("+changes" if changed else "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ import ray
 
 from owlcap.config import ClusterSection
 from owlcap.errors import PlacementError
+
+REACH_DEADLINE_S = 5.0  # for a head node to take a connection; Ray itself would try for minutes
 
 
 @contextmanager
@@ -23,7 +26,7 @@ def start_ray(cluster: ClusterSection, run_dir: Path | None = None, *, num_cpus:
     left running.
 
     Args:
-        run_dir: its `logs/ray.txt` names Ray's own log folder, if given.
+        run_dir: its `logs/ray.txt` names Ray's own log folder and the metrics ports of the nodes, if given.
         num_cpus: what a local cluster believes it has; null: the machine's.
 
     Raises:
@@ -34,6 +37,7 @@ def start_ray(cluster: ClusterSection, run_dir: Path | None = None, *, num_cpus:
         return
     address = cluster.ray_address or "local"
     try:
+        _reach(address)
         context: Any = ray.init(
             address=address,
             num_cpus=num_cpus if address == "local" else None,
@@ -41,7 +45,7 @@ def start_ray(cluster: ClusterSection, run_dir: Path | None = None, *, num_cpus:
             logging_level=logging.ERROR,
             log_to_driver=False,  # what actors print is in Ray's logs; the terminal belongs to the driver
         )
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:  # a ConnectionError is an OSError
         raise PlacementError(
             f"no Ray cluster answers: {error}",
             where=f"cluster.ray_address={cluster.ray_address}",
@@ -52,7 +56,25 @@ def start_ray(cluster: ClusterSection, run_dir: Path | None = None, *, num_cpus:
         if run_dir is not None:
             logs = run_dir / "logs"
             logs.mkdir(parents=True, exist_ok=True)
-            (logs / "ray.txt").write_text(f"{context.address_info['session_dir']}\n", encoding="utf-8")
+            nodes = [node for node in ray.nodes() if node["Alive"]]
+            ports = [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
+            text = "\n".join([context.address_info["session_dir"], *ports])
+            (logs / "ray.txt").write_text(f"{text}\n", encoding="utf-8")
         yield
     finally:
         ray.shutdown()
+
+
+def free_resources() -> str:
+    """What the joined cluster has left, for messages: "2 nodes have 0.5 of 4 CPU, 0 of 2 GPU free"."""
+    free, total = ray.available_resources(), ray.cluster_resources()
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    kinds = ", ".join(f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
+    return f"{nodes} node{'s have' if nodes != 1 else ' has'} {kinds} free"
+
+
+def _reach(address: str) -> None:
+    """Raise OSError unless something listens at host:port; other forms ("local", "auto") pass."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_DEADLINE_S).close()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import owlcap.runs
 from owlcap.config import RlRun, SftRun
 from owlcap.errors import ConfigError
 from owlcap.runs import RunDir, git_commit, versions
@@ -81,6 +82,23 @@ def test_a_folder_that_cannot_be_made_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match="cannot be written"):
         RunDir.create(sft_run(tmp_path, run_dir=str(tmp_path / "file")))
+
+
+def test_a_run_in_what_a_job_uploaded_would_be_deleted_with_it(tmp_path: Path) -> None:
+    copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    with pytest.raises(ConfigError, match="deleted after the job"):
+        RunDir.create(sft_run(copy))
+    assert not copy.exists()
+
+
+def test_the_commit_of_a_copied_tree_is_what_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owlcap.runs, "__file__", str(tmp_path / "owlcap" / "runs.py"))
+    monkeypatch.delenv("OWLCAP_COMMIT", raising=False)
+    assert git_commit() is None
+    monkeypatch.setenv("OWLCAP_COMMIT", "0123abc")
+    assert git_commit() == "0123abc"
 
 
 def test_truncation_drops_later_steps_and_a_torn_last_line(tmp_path: Path) -> None:
