@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -137,13 +138,7 @@ class RewardWorker:
 @dataclass(slots=True)
 class _Worker:
     actor: Any  # ray.actor.ActorHandle of RewardWorker
-    unfinished: list[ObjectRef] = field(default_factory=list)
     usage: dict[str, Usage] = field(default_factory=dict)  # of each life of the actor, as last seen
-
-    def num_unfinished(self) -> int:
-        """Groups handed over and not yet scored."""
-        self.unfinished = _still_out(self.unfinished, timeout_s=0)
-        return len(self.unfinished)
 
 
 class RewardPool:
@@ -159,6 +154,7 @@ class RewardPool:
     def __init__(self, rewards: RewardsSection, cluster: ClusterSection) -> None:
         make_suite(rewards)
         self._max_unfinished = rewards.max_unfinished_groups
+        self._unfinished: dict[ObjectRef, _Worker] = {}  # groups handed over, and not known to be scored
         self._is_open = True
         self._deadline_s = cluster.start_deadline_s
         self.limiter = _start_limiter(rewards)
@@ -253,9 +249,10 @@ class RewardPool:
         if not self._is_open:
             raise RewardError("this reward pool is closed", cure="make a new RewardPool")
         self._wait_for_room(deadline_s)
-        worker = min(self._workers, key=_Worker.num_unfinished)
+        loads = Counter(id(worker) for worker in self._unfinished.values())
+        worker = min(self._workers, key=lambda worker: loads[id(worker)])
         scored = worker.actor.score.remote(group)
-        worker.unfinished.append(scored)
+        self._unfinished[scored] = worker
         return scored
 
     def cancel(self, ref: ObjectRef) -> None:
@@ -270,22 +267,32 @@ class RewardPool:
             RewardError: some were not finished in the deadline; they are lost.
         """
         self._is_open = False
-        out = _still_out([ref for worker in self._workers for ref in worker.unfinished], deadline_s)
+        self._forget_finished(deadline_s)
         self.close()
-        if out:
-            raise RewardError(f"{len(out)} groups were not scored within {deadline_s:g} s of draining the reward pool")
+        if self._unfinished:
+            raise RewardError(
+                f"{len(self._unfinished)} groups were not scored within {deadline_s:g} s of draining the reward pool"
+            )
 
     def _wait_for_room(self, deadline_s: float) -> None:
         until = time.monotonic() + deadline_s
-        while sum(worker.num_unfinished() for worker in self._workers) >= self._max_unfinished:
-            out = [ref for worker in self._workers for ref in worker.unfinished]
-            finished, _ = ray.wait(out, num_returns=1, timeout=max(0.0, until - time.monotonic()), fetch_local=False)
-            if not finished:
+        self._forget_finished(0)
+        while (num_out := len(self._unfinished)) >= self._max_unfinished:
+            self._forget_finished(max(0.0, until - time.monotonic()), wanted=1)
+            if len(self._unfinished) == num_out:
                 raise RewardError(
-                    f"no group was scored within {deadline_s:g} s while {len(out)} were out",
+                    f"no group was scored within {deadline_s:g} s while {num_out} were out",
                     where=f"rewards.max_unfinished_groups={self._max_unfinished}",
                     cure="look into the judge's server, or lower rewards.rollout_deadline_s",
                 )
+
+    def _forget_finished(self, timeout_s: float, wanted: int | None = None) -> None:
+        """Wait until so many groups are scored (None: all), but no longer than the time-out."""
+        refs = list(self._unfinished)
+        if refs:
+            done, _ = ray.wait(refs, num_returns=wanted or len(refs), timeout=timeout_s, fetch_local=False)
+            for ref in done:
+                del self._unfinished[ref]
 
     def close(self) -> None:
         """Stop the actors; groups not yet scored are lost. Closing twice is harmless."""
@@ -295,11 +302,6 @@ class RewardPool:
         if self.limiter is not None:
             ray.kill(self.limiter, no_restart=True)
         self._workers, self.limiter = [], None
-
-
-def _still_out(refs: list[ObjectRef], timeout_s: float) -> list[ObjectRef]:
-    """Of these, those that are not done after the time-out."""
-    return ray.wait(refs, num_returns=len(refs), timeout=timeout_s, fetch_local=False)[1] if refs else []
 
 
 def _start_limiter(rewards: RewardsSection) -> Any | None:
