@@ -1,0 +1,59 @@
+"""`ray job submit --working-dir .`: what is uploaded, and that the uploaded code is what runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = Path(sys.executable).parent
+# Run as the job: what is there, whose code is imported, and what `owlcap` says of a run.
+ENTRYPOINT = """
+import json, os, subprocess
+import owlcap.config, rl.figures
+shown = subprocess.run(["owlcap", "rl", "toy_grpo", "seed=7", "--dry-run"], capture_output=True, text=True)
+here = os.getcwd()
+modules = [module.__file__ for module in (owlcap.config, rl.figures)]
+print("JOB " + json.dumps({"files": sorted(os.listdir()), "here": here, "modules": modules, "plan": shown.stdout}))
+"""
+
+
+@pytest.fixture
+def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a local cluster that takes jobs."""
+    monkeypatch.setenv("PATH", f"{PROGRAMS}:{os.environ['PATH']}")  # of the cluster's processes
+    context = ray.init(address="local", num_cpus=2, include_dashboard=True, log_to_driver=False)
+    yield f"http://{context.dashboard_url}"
+    ray.shutdown()
+
+
+def submitted(dashboard: str, *entrypoint: str) -> str:
+    """What a job printed. A cluster that has just started refuses jobs until its agents have reported."""
+    command = ["ray", "job", "submit", "--address", dashboard, "--working-dir", ".", "--", *entrypoint]
+    for _ in range(60):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        if "No available agent" not in done.stdout + done.stderr:
+            break
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def test_a_job_runs_the_code_that_was_uploaded_and_no_environment_is(dashboard: str) -> None:
+    printed = submitted(dashboard, "python", "-c", ENTRYPOINT)
+    (told,) = (line for line in printed.splitlines() if line.startswith("JOB "))
+    job = json.loads(told.removeprefix("JOB "))
+    assert {"owlcap", "rewards", "rl", "rollout", "sft", "configs"} <= set(job["files"])
+    assert not {".venv", ".git", "runs", "tests", "docs"} & set(job["files"])
+    assert all(module.startswith(f"{job['here']}/") for module in job["modules"])
+    assert job["here"] != str(ROOT)
+    assert "seed: 7" in job["plan"]
+    assert "Placement" in job["plan"]
