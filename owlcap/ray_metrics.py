@@ -36,6 +36,11 @@ HEADLINE: Mapping[str, tuple[str, str]] = {
     "rollout/tokens": ("owlcap_completion_tokens", "Tokens of a completion, mean."),
     "rollout/truncated_share": ("owlcap_truncated_share", "Share of completions cut off at max_new_tokens."),
     "rollout/failed": ("owlcap_failed_prompts", "Prompts of the step that gave no captions."),
+    "rollout/stale_groups": (
+        "owlcap_stale_groups",
+        "Groups of the step left out since they were sampled too long ago.",
+    ),
+    "staleness/mean": ("owlcap_staleness", "Updates between sampling a token and learning from it, mean."),
     "rollout/restarts": ("owlcap_rollout_restarts", "Rollout workers replaced since this start."),
     "train/loss": ("owlcap_loss", "Loss of the step's updates, mean."),
     "train/kl": ("owlcap_kl", "KL of the policy to its reference, a token."),

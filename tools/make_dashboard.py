@@ -164,6 +164,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             unit="s",
         ),
         Panel(
+            "Staleness",
+            "Updates between sampling and learning, and groups left out for it; 0 but in an async pipeline.",
+            (
+                gauge("staleness", "{{run}} updates"),
+                gauge("stale_groups", "{{run}} groups left out"),
+            ),
+        ),
+        Panel(
             "Policy version and restarts",
             "All workers move together; restarts stay at 0.",
             (
