@@ -122,7 +122,9 @@ class Collection:
         self._scoring.close(cancel=True)
 
     def _submit(self, group: RolloutGroup) -> None:
-        self._scoring.submit(replace(group, prompt=None))  # rewards read text; pixels stay where they are
+        """Rewards read text: tokens and pixels stay where they are."""
+        texts = tuple(replace(one, token_ids=(), logprobs=()) for one in group.completions)
+        self._scoring.submit(replace(group, prompt=None, completions=texts))
 
 
 def scoring_deadline(rewards: RewardsSection, rollout: RolloutSection) -> float:

@@ -18,8 +18,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from owlcap.config import AlgorithmSection
 from owlcap.types import (
@@ -135,8 +136,13 @@ def assemble(
 
 def write_rows(rows: Iterable[GroupRow], file: Path) -> None:
     """Write a step's rows as JSON lines."""
-    text = "".join(json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    text = "".join(json.dumps(row, default=_fields, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     file.write_text(text, encoding="utf-8")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """A dataclass as json.dumps takes it, without the deep copies of `asdict`."""
+    return {one.name: getattr(value, one.name) for one in fields(value)}
 
 
 def _learner_group(item: ScoredGroup, advantages: Sequence[float | None]) -> LearnerGroup:
