@@ -14,11 +14,13 @@ import ray
 from ray import ObjectRef
 
 from owlcap.config import ClusterSection
-from owlcap.errors import PlacementError, RolloutError
+from owlcap.errors import RolloutError
 from owlcap.types import RolloutFailure, RolloutGroup
 from rollout.settings import EngineCounters, GenerationRequest, RolloutEngineSettings
-from rollout.slot import Stream, SyncedWeights, WorkerLostError, WorkerSlot, end_all, fetch
+from rollout.slot import Stream, SyncedWeights, WorkerLostError, WorkerSlot, end_all, fetch, wait_for_places
 from rollout.worker import RolloutWorker
+
+BATCH_S = 0.001  # a running engine: of many, a few times a second some have something; each look is at all of them
 
 
 class RolloutPool:
@@ -43,7 +45,7 @@ class RolloutPool:
         self._is_open = True
         self._slots = [WorkerSlot(i, settings, cluster, worker_class) for i in range(cluster.rollout_workers)]
         try:
-            self._wait_for_places()
+            wait_for_places(self._slots, cluster, cluster.placement_deadline_s)
             deadline = time.monotonic() + cluster.start_deadline_s
             for slot in self._slots:
                 slot.check_startup(max(0.0, deadline - time.monotonic()))
@@ -77,6 +79,7 @@ class RolloutPool:
         Raises:
             RolloutError: a worker failed more often than `rollout.max_restarts`, or holds another policy version;
                 the pool is closed, which another thread may do meanwhile.
+            PlacementError: the cluster has no room left for a replacement within `placement_deadline_s`.
         """
         self._check_open()
         size, version = len(self._slots), self.version
@@ -127,33 +130,22 @@ class RolloutPool:
         end_all(self._slots)
         self._slots = []
 
-    def _wait_for_places(self) -> None:
-        deadline_s = self._cluster.placement_deadline_s
-        places = [slot.placed for slot in self._slots]
-        placed, waiting = ray.wait(places, num_returns=len(places), timeout=deadline_s)
-        if waiting:
-            cluster = self._cluster
-            raise PlacementError(
-                f"{len(waiting)} of {len(places)} rollout workers found no place within {deadline_s:g} s",
-                where=f"cluster.rollout_workers={cluster.rollout_workers}, each with {cluster.cpus_per_rollout:g} CPU "
-                f"and {cluster.gpus_per_rollout} GPU; free now: {_free_resources()}",
-                allowed=f"what the cluster has; it placed {len(placed)}",
-                cure="lower cluster.rollout_workers or cluster.cpus_per_rollout, or add nodes",
-            )
-        for place in placed:
-            fetch(place)
-
     def _ready_slots(self, streams: dict[WorkerSlot, Stream]) -> list[WorkerSlot]:
         """Wait until a stream has something, and replace the workers that are overdue."""
         owners = {stream.generator: slot for slot, stream in streams.items()}
         first = min(stream.deadline for stream in streams.values())
         waitables = list(owners)
         ready, _ = ray.wait(waitables, num_returns=1, timeout=max(0.0, first - time.monotonic()), fetch_local=False)
-        if ready and len(waitables) > 1:  # and whatever else is there
+        if ready and len(waitables) > 1:  # and whatever else is there, or will be in a moment
+            time.sleep(BATCH_S * len(waitables))
             ready, _ = ray.wait(waitables, num_returns=len(waitables), timeout=0, fetch_local=False)
         now = time.monotonic()
         for slot, stream in list(streams.items()):
-            if stream.deadline < now and stream.generator not in ready:
+            if stream.deadline >= now or stream.generator in ready:
+                continue
+            if stream.starting:
+                slot.expect_start(stream)
+            else:
                 self._reissue(slot, streams, f"no group within {self._settings.rollout.group_deadline_s:g} s")
         return [owners[generator] for generator in ready]
 
@@ -175,11 +167,7 @@ class RolloutPool:
                 break
             except WorkerLostError as error:
                 slot.restart(str(error), self._synced)
-                timeout_s = self._cluster.placement_deadline_s + 2 * self._cluster.start_deadline_s
+                wait_for_places([slot], self._cluster, self._cluster.placement_deadline_s)
+                timeout_s = 2 * self._cluster.start_deadline_s
         if loaded != version:
             raise RolloutError(f"rollout worker {slot.index} holds policy version {loaded}, not {version}")
-
-
-def _free_resources() -> str:
-    free = ray.available_resources()
-    return ", ".join(f"{name} {free.get(name, 0):g}" for name in ("CPU", "GPU"))

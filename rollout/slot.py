@@ -13,8 +13,9 @@ from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
 from owlcap.config import ClusterSection
-from owlcap.errors import OwlcapError, RolloutError
+from owlcap.errors import OwlcapError, PlacementError, RolloutError
 from owlcap.logging import actor_environment
+from owlcap.training.cluster import free_resources
 from owlcap.types import RolloutFailure, RolloutGroup
 from rollout.environment import engine_environment
 from rollout.settings import GenerationRequest, RolloutEngineSettings
@@ -47,7 +48,8 @@ class Stream:
     generator: ObjectRefGenerator
     positions: tuple[int, ...]  # in the pool's call, of this call's requests
     unfinished: dict[int, GenerationRequest]  # by position in the pool's call
-    deadline: float  # by the monotonic clock, for the next result
+    deadline: float  # by the monotonic clock, for the next result; of a starting actor, for its place
+    starting: bool = False  # the actor has just been launched
     prompt: ObjectRef | None = field(default=None)  # arrived, its result has not
 
 
@@ -126,13 +128,21 @@ class WorkerSlot:
         """Queue a `generate` call for requests keyed by their position in the pool's call.
 
         Args:
-            starting: the actor has just been launched, so the first result may take as long as a start.
+            starting: the actor has just been launched: the deadline is for its place (`expect_start`).
         """
         generator = self.actor.generate.options(num_returns="streaming").remote(list(requests.values()), version)
-        wait_s = self._settings.rollout.group_deadline_s
-        if starting:
-            wait_s += self._cluster.placement_deadline_s + self._cluster.start_deadline_s
-        return Stream(generator, tuple(requests), dict(requests), time.monotonic() + wait_s)
+        wait_s = self._cluster.placement_deadline_s if starting else self._settings.rollout.group_deadline_s
+        return Stream(generator, tuple(requests), dict(requests), time.monotonic() + wait_s, starting)
+
+    def expect_start(self, stream: Stream) -> None:
+        """Give a stream whose actor should have found its place by now the time to load and to give a group.
+
+        Raises:
+            PlacementError: the actor has no place.
+        """
+        wait_for_places([self], self._cluster, 0.0)
+        stream.starting = False
+        stream.deadline = time.monotonic() + self._cluster.start_deadline_s + self._settings.rollout.group_deadline_s
 
     def take(self, stream: Stream) -> tuple[int, RolloutGroup | RolloutFailure] | None:
         """The next result of a stream that Ray says is ready, or None when only part of one has arrived.
@@ -152,7 +162,7 @@ class WorkerSlot:
             stream.prompt = ref
             return None
         item: WorkerResult = fetch(ref)
-        prompt, stream.prompt = stream.prompt, None
+        prompt, stream.prompt, stream.starting = stream.prompt, None, False
         stream.deadline = time.monotonic() + self._settings.rollout.group_deadline_s
         position = stream.positions[item.position]
         request = stream.unfinished.pop(position)
@@ -185,6 +195,24 @@ def fetch(ref: ObjectRef) -> Any:
         raise WorkerLostError(f"{type(cause).__name__}: {cause}") from error
     except RayError as error:
         raise WorkerLostError(str(error).strip().splitlines()[0]) from error
+
+
+def wait_for_places(slots: Sequence[WorkerSlot], cluster: ClusterSection, deadline_s: float) -> None:
+    """Wait until every actor has its resources and its process.
+
+    Raises:
+        PlacementError: that was not so within the deadline.
+    """
+    places = [slot.placed for slot in slots]
+    placed, waiting = ray.wait(places, num_returns=len(places), timeout=deadline_s)
+    if waiting:
+        raise PlacementError(
+            f"{len(waiting)} of {len(places)} rollout workers found no place within {cluster.placement_deadline_s:g} s",
+            where=f"cluster.rollout_workers={cluster.rollout_workers}, each with {cluster.cpus_per_rollout:g} CPU "
+            f"and {cluster.gpus_per_rollout} GPU; {free_resources()}",
+            allowed=f"what the cluster has; it placed {len(placed)}",
+            cure="lower cluster.rollout_workers or cluster.cpus_per_rollout, or add nodes; then go on with --resume",
+        )
 
 
 def end_all(slots: Sequence[WorkerSlot]) -> None:

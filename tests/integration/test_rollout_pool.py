@@ -91,8 +91,14 @@ class ScriptedWorker:
                 threading.Event().wait()
             elif action == "breaks":
                 raise ValueError("CUDA error: an illegal memory access was encountered")
+            elif action == "exhausts":
+                raise MemoryError("Unable to allocate 1.00 TiB")
             elif action == "refuses":
                 raise ModelError("the policy's folder has no config.json")
+
+
+class Squatter:
+    """An actor of another job, which takes what a worker leaves."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -172,7 +178,7 @@ def test_a_sync_reaches_every_worker(steady_pool):
     assert (steady_pool.version, steady_pool.versions()) == (4, (4, 4))
 
 
-@pytest.mark.parametrize("event", ["second-dies-1", "second-breaks-1", "between-dies-1"])
+@pytest.mark.parametrize("event", ["second-dies-1", "second-breaks-1", "second-exhausts-1", "between-dies-1"])
 def test_a_lost_workers_unanswered_prompts_are_issued_once_more_with_the_synced_weights(make_pool, tmp_path, event):
     pool = make_pool(event)
     pool.sync([ray.put("bucket of 3")], 3)
@@ -235,7 +241,18 @@ def test_workers_without_a_place_are_a_placement_error(make_pool):
     with pytest.raises(PlacementError, match="2 of 2 rollout workers found no place") as error:
         make_pool(cluster=cluster)
     assert "each with 1000 CPU" in str(error.value)
-    assert "free now: CPU " in str(error.value)
+    assert "1 node has " in str(error.value)
+
+
+def test_a_replacement_without_a_place_is_a_placement_error(make_pool, cluster):
+    half = CLUSTER.model_copy(update={"cpus_per_rollout": 1.5, "placement_deadline_s": 4.0})
+    pool = make_pool("second-hangs-1", cluster=half, group_deadline_s=5.0)
+    results = pool.generate(requests(4))
+    next(results)
+    squatter = ray.remote(Squatter).options(num_cpus=1.5).remote()  # queued for the CPUs of the worker that hangs
+    with pytest.raises(PlacementError, match="1 of 1 rollout workers found no place within 4 s"):
+        list(results)
+    ray.kill(squatter)
 
 
 @pytest.mark.parametrize(
