@@ -33,7 +33,7 @@ from rl.batching import MicroBatch
 from rl.losses import BatchSize, k3, policy_loss
 from rl.microbatch import LoadedBatch, fetch_prompts, load_batch
 from rl.stats import RankStats
-from rl.weight_sync import WeightBuckets, put_buckets
+from rl.weight_sync import WeightBucket, as_buckets
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -105,10 +105,12 @@ class LearnerWorker(TrainingWorker):
         self.record(stats.steps, stats.num_forward_tokens, time.perf_counter() - started)
         return stats
 
-    @register(dispatch_mode=ONE_TO_ALL, blocking=False)
-    def weights(self) -> WeightBuckets:
-        """Put the present weights into the object store (rank 0; the others take part and return none)."""
-        return put_buckets(self.engine.gathered_state())
+    def weights(self) -> Iterator[WeightBucket]:
+        """The present weights bucket by bucket (rank 0; the others take part and yield none).
+
+        What an actor yields belongs to its caller, so the buckets outlive this rank.
+        """
+        yield from as_buckets(self.engine.gathered_state())
 
     def _load_reference(self) -> Qwen2_5_VLForConditionalGeneration:
         from owlcap.models.load import load_policy

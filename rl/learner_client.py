@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from owlcap.types import LearnerGroup
 from rl.batching import GroupSize, MiniBatch, plan_update
 from rl.learner import LearnerWorker, LearningSpec, RankMiniBatch, RankWork
 from rl.stats import LearnerStats, merge
-from rl.weight_sync import WeightBuckets
+from rl.weight_sync import WeightBucket, WeightBuckets
 
 UPDATE_DEADLINE_S = 3600.0  # of one step's update, and of gathering or writing the whole state
 
@@ -103,9 +104,16 @@ class LearnerClient:
         return merge(gather(self._group.update(work), UPDATE_DEADLINE_S, "updating the policy"))  # type: ignore[attr-defined]
 
     def weights(self) -> WeightBuckets:
-        """The present weights in the object store."""
-        refs = self._group.weights()  # type: ignore[attr-defined]
-        return gather(refs, UPDATE_DEADLINE_S, "gathering the weights")[0]
+        """The present weights in the object store, owned by this process and with a copy on its node: an engine that
+        is replaced can load them whichever rank or node is lost.
+        """
+        started, doing = time.perf_counter(), "gathering the weights"
+        streams = [worker.weights.remote() for worker in self._group.workers]
+        gather([stream.completed() for stream in streams], UPDATE_DEADLINE_S, doing)
+        refs = tuple(streams[0])
+        buckets: list[WeightBucket] = gather(refs, UPDATE_DEADLINE_S, doing)
+        num_bytes = sum(array.nbytes for bucket in buckets for _, array in bucket)
+        return WeightBuckets(refs, num_bytes, time.perf_counter() - started)
 
     def save(self, folder: Path) -> None:
         """Write all ranks' state into a checkpoint folder that is being filled."""

@@ -149,7 +149,7 @@ class _Trainer:
         metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=self.state.step if resume else None)
         failed = True
         try:
-            self._train_to_the_end(metrics)
+            model = self._train_to_the_end(metrics)
             failed = False
         except (Interrupted, SystemError) as error:
             interrupted = interruption(error)
@@ -164,19 +164,29 @@ class _Trainer:
         finally:
             metrics.close(failed=failed)
         self._log_usage()
-        self.actors.learner.export(self.run_dir.model)
-        logger.info("policy written to %s", self.run_dir.model)
-        return self.run_dir.model
+        return model
 
-    def _train_to_the_end(self, metrics: MetricsWriter) -> None:
+    def _train_to_the_end(self, metrics: MetricsWriter) -> Path:
+        """Train and export; a learner that is lost, in its own restart too, starts again.
+
+        Raises:
+            LearnerLostError: that has been done cluster.max_learner_restarts times already.
+        """
+        lost: LearnerLostError | None = None
         while True:
             try:
+                if lost is not None:
+                    self._rebuild_learner(lost)
+                    metrics.rewind(self.state.step)
                 self._train(metrics)
-                return
+                self.actors.learner.export(self.run_dir.model)
+                logger.info("policy written to %s", self.run_dir.model)
+                return self.run_dir.model
             except LearnerLostError as error:
                 self.learner_is_whole = False
-                self._rebuild_learner(error)
-                metrics.rewind(self.state.step)
+                if self.num_learner_restarts >= self.cfg.cluster.max_learner_restarts:
+                    raise
+                lost = error
 
     def _train(self, metrics: MetricsWriter) -> None:
         self._evaluate_if_due(metrics)
@@ -316,15 +326,9 @@ class _Trainer:
         logger.info("resumed from %s", checkpoint)
 
     def _rebuild_learner(self, error: LearnerLostError) -> None:
-        """Start all ranks again, from the last checkpoint or from the start.
-
-        Raises:
-            LearnerLostError: that has been done cluster.max_learner_restarts times already.
-        """
-        limit = self.cfg.cluster.max_learner_restarts
-        if self.num_learner_restarts >= limit:
-            raise error
+        """Start all ranks again, from the last checkpoint or from the start."""
         self.num_learner_restarts += 1
+        limit = self.cfg.cluster.max_learner_restarts
         logger.warning("the learner starts again (%d of %d): %s", self.num_learner_restarts, limit, error)
         self.pipeline.restart()
         self.actors.learner.restart()

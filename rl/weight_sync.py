@@ -1,6 +1,6 @@
 """New weights from the learner to the rollout engines.
 
-    learner ranks ── gather a bucket ──> rank 0 ── one ray.put a bucket ──> object store ──> every engine
+    learner ranks ── gather a bucket ──> rank 0 ── one object a bucket ──> object store ──> every engine
 
 A bucket is a list of (checkpoint name, numpy array), the form that travels through Ray's shared memory
 without a copy on the reading side; numpy has no bfloat16, so such weights travel as their bit patterns.
@@ -9,15 +9,17 @@ without a copy on the reading side; numpy has no bfloat16, so such weights trave
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import ray
 import torch
 
 from owlcap.errors import RolloutError
+
+WeightBucket: TypeAlias = list[tuple[str, np.ndarray]]
 
 
 class WeightReceiver(Protocol):
@@ -34,7 +36,7 @@ class WeightReceiver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WeightBuckets:
-    """Buckets in the object store. They live as long as their references and the rank that made them."""
+    """Buckets in the object store. The driver owns them: they outlive the rank that made them."""
 
     refs: tuple[ray.ObjectRef, ...]
     num_bytes: int
@@ -67,16 +69,11 @@ def load_weights(buckets: WeightBuckets, pool: WeightReceiver, version: int) -> 
     return SyncStats(buckets.num_bytes, buckets.gather_s, time.perf_counter() - started)
 
 
-def put_buckets(buckets: Iterable[Sequence[tuple[str, torch.Tensor]]]) -> WeightBuckets:
-    """Put each bucket of CPU tensors into the object store; empty ones (other ranks') are passed over."""
-    started = time.perf_counter()
-    refs, num_bytes = [], 0
+def as_buckets(buckets: Iterable[Sequence[tuple[str, torch.Tensor]]]) -> Iterator[WeightBucket]:
+    """Each bucket of CPU tensors as arrays; empty ones (other ranks') are passed over."""
     for bucket in buckets:
-        arrays = [(name, as_array(tensor)) for name, tensor in bucket]
-        if arrays:
-            refs.append(ray.put(arrays))
-            num_bytes += sum(array.nbytes for _, array in arrays)
-    return WeightBuckets(tuple(refs), num_bytes, time.perf_counter() - started)
+        if bucket:
+            yield [(name, as_array(tensor)) for name, tensor in bucket]
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:

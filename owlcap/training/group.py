@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -9,11 +10,12 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
-from verl.single_controller.ray.base import get_master_addr_port, sort_placement_group_by_node_ip
+from verl.single_controller.ray.base import get_master_addr_port
 
 from owlcap.config import ClusterSection
 from owlcap.errors import ConfigError, OwlcapError, PlacementError, TrainingError
 from owlcap.logging import actor_environment
+from owlcap.training.cluster import free_resources
 from owlcap.training.worker import TrainingWorker
 
 DEATH_NOTICE_S = 10.0  # after one rank failed, for Ray to tell that another had died before
@@ -24,30 +26,28 @@ class LearnerLostError(TrainingError):
 
 
 class _Pool(RayResourcePool):
-    """A resource pool with our own resources a rank, and a deadline: verl's waits for ever."""
+    """All ranks in one placement group, on as few nodes as Ray finds room on. verl's has no deadline."""
 
-    def __init__(self, ranks_per_node: list[int], cluster: ClusterSection, deadline_s: float) -> None:
-        super().__init__(ranks_per_node, use_gpu=cluster.gpus_per_learner > 0, max_colocate_count=1)
+    def __init__(self, cluster: ClusterSection, deadline_s: float) -> None:
+        super().__init__([cluster.learner_ranks], use_gpu=cluster.gpus_per_learner > 0, max_colocate_count=1)
         self.cluster, self.deadline_s = cluster, deadline_s
 
     def get_placement_groups(
-        self, strategy: str = "STRICT_PACK", name: str | None = None, device_name: str = "cuda"
+        self, strategy: str = "PACK", name: str | None = None, device_name: str = "cuda"
     ) -> list[PlacementGroup]:
-        """One placement group a node, one bundle a rank.
+        """One placement group, one bundle a rank; whatever strategy verl asks for.
 
         Raises:
             PlacementError: the cluster cannot give the resources within the deadline.
         """
         if self.pgs is None:
-            bundle = rank_resources(self.cluster)
-            groups = [placement_group([dict(bundle) for _ in range(n)], strategy=strategy) for n in self.store]
+            group = placement_group([rank_resources(self.cluster)] * self.cluster.learner_ranks, strategy="PACK")
             try:
-                ray.get([group.ready() for group in groups], timeout=self.deadline_s)
+                ray.get(group.ready(), timeout=self.deadline_s)
             except GetTimeoutError:
-                for group in groups:
-                    remove_placement_group(group)
+                remove_placement_group(group)
                 raise placement_error(self.cluster, f"not placed within {self.deadline_s:g} s") from None
-            self.pgs = sort_placement_group_by_node_ip(groups)
+            self.pgs = [group]
         return self.pgs
 
 
@@ -92,7 +92,8 @@ def make_worker_group(
             cure="one rank drives one GPU: raise cluster.learner_ranks instead",
         )
     deadline_s = cluster.placement_deadline_s if deadline_s is None else deadline_s
-    pool = _Pool(ranks_per_node(cluster), cluster, deadline_s)
+    _check_room(cluster)
+    pool = _Pool(cluster, deadline_s)
     cls = RayClassWithInitArgs(ray.remote(worker_cls), *args)
     cls.update_options({"num_cpus": cluster.cpus_per_learner})
     device = "cuda" if cluster.gpus_per_learner else "cpu"
@@ -107,7 +108,7 @@ def stop_worker_group(group: WorkerGroup) -> None:
         remove_placement_group(placed)
 
 
-def gather(refs: list[ray.ObjectRef], deadline_s: float, doing: str) -> list[Any]:
+def gather(refs: Sequence[ray.ObjectRef], deadline_s: float, doing: str) -> list[Any]:
     """Results of a non-blocking group call, one a rank, in rank order.
 
     Args:
@@ -119,9 +120,9 @@ def gather(refs: list[ray.ObjectRef], deadline_s: float, doing: str) -> list[Any
         OwlcapError: whatever a rank raised, as it was.
     """
     try:
-        return ray.get(refs, timeout=deadline_s)
+        return ray.get(list(refs), timeout=deadline_s)
     except GetTimeoutError:
-        done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
         late = [rank for rank, ref in enumerate(refs) if ref not in done]
         raise LearnerLostError(
             f"{doing} did not end within {deadline_s:g} s on learner ranks {late}",
@@ -137,24 +138,28 @@ def gather(refs: list[ray.ObjectRef], deadline_s: float, doing: str) -> list[Any
         raise
 
 
-def _raise_if_lost(refs: list[ray.ObjectRef], doing: str) -> None:
+def _raise_if_lost(refs: Sequence[ray.ObjectRef], doing: str) -> None:
     """Raise LearnerLostError if a rank is dead or could not get at its inputs."""
-    ray.wait(refs, num_returns=len(refs), timeout=DEATH_NOTICE_S)
-    done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-    for rank, ref in enumerate(refs):
-        try:
+    for patience_s in (0.0, DEATH_NOTICE_S):  # Ray may tell of a collective that failed before it tells of the death
+        done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=patience_s)
+        for rank, ref in enumerate(refs):
             if ref in done:
-                ray.get(ref)
-        except RayError as error:
-            cause = error.cause if isinstance(error, RayTaskError) else error
-            if isinstance(cause, RayError):
-                why = str(cause).strip().splitlines()
-                raise LearnerLostError(
-                    f"learner rank {rank} {'lost its inputs' if cause is not error else 'died'} while {doing}",
-                    where=why[0] if why else None,
-                    cure="the ranks' logs say more; if it was out of memory, lower tokens_per_micro_batch or raise "
-                    "the ZeRO stage; then go on with --resume",
-                ) from error
+                _raise_if_rank_lost(rank, ref, doing)
+
+
+def _raise_if_rank_lost(rank: int, ref: ray.ObjectRef, doing: str) -> None:
+    try:
+        ray.get(ref)
+    except RayError as error:
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, RayError):
+            why = str(cause).strip().splitlines()
+            raise LearnerLostError(
+                f"learner rank {rank} {'lost its inputs' if cause is not error else 'died'} while {doing}",
+                where=why[0] if why else None,
+                cure="the ranks' logs say more; if it was out of memory, lower tokens_per_micro_batch or raise "
+                "the ZeRO stage; then go on with --resume",
+            ) from error
 
 
 def rank_resources(cluster: ClusterSection) -> dict[str, float]:
@@ -174,34 +179,21 @@ def worker_env(cluster: ClusterSection) -> dict[str, str]:
     return env
 
 
-def ranks_per_node(cluster: ClusterSection) -> list[int]:
-    """How many ranks to ask of each node: as few nodes as hold them all, the same number on each.
-
-    Raises:
-        PlacementError: this machine cannot hold them, and no cluster was named that could grow.
-    """
+def _check_room(cluster: ClusterSection) -> None:
+    """Raise PlacementError at once if this machine can never hold the ranks; a named cluster may grow."""
     want = rank_resources(cluster)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fits = sorted((min(int(r.get(k, 0) / v + 1e-9) for k, v in want.items()) for r in nodes), reverse=True)
-    for count in range(1, len(fits) + 1):
-        share, rest = divmod(cluster.learner_ranks, count)
-        if rest == 0 and fits[count - 1] >= share:
-            return [share] * count
-    if cluster.ray_address is None:
+    room = sum(min(int(node.get(kind, 0) / each + 1e-9) for kind, each in want.items()) for node in nodes)
+    if cluster.ray_address is None and room < cluster.learner_ranks:
         raise placement_error(cluster, "more than this machine has")
-    if cluster.learner_ranks % cluster.num_nodes:
-        return [cluster.learner_ranks]
-    return [cluster.learner_ranks // cluster.num_nodes] * cluster.num_nodes
 
 
 def placement_error(cluster: ClusterSection, why: str) -> PlacementError:
-    """PlacementError with what the learner wants and what each node has left."""
+    """PlacementError with what the learner wants and what the cluster has left."""
     each = ", ".join(f"{v:g} {k}" for k, v in rank_resources(cluster).items())
-    free = ray.available_resources()
-    total = ray.cluster_resources()
-    have = ", ".join(f"{free.get(k, 0):g} of {total.get(k, 0):g} {k} free" for k in ("CPU", "GPU"))
     return PlacementError(
         f"learner ranks could not be placed: {why}",
-        where=f"wanted {cluster.learner_ranks} ranks of {each} each; cluster of {len(ray.nodes())} nodes has {have}",
-        cure="lower cluster.learner_ranks or cluster.cpus_per_learner, stop other jobs, or add nodes",
+        where=f"wanted {cluster.learner_ranks} ranks of {each} each; {free_resources()}",
+        cure="lower cluster.learner_ranks or cluster.cpus_per_learner, stop other jobs, or add nodes; then go on with "
+        "--resume",
     )
