@@ -16,13 +16,23 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
-# Run as the job: what is there, whose code is imported, and what `owlcap` says of a run.
+# Run as the job: what is there, whose code the driver and an actor import, and what `owlcap` says of a run.
 ENTRYPOINT = """
 import json, os, subprocess
+import ray
 import owlcap.config, rl.figures
+
+@ray.remote(num_cpus=0, runtime_env={"env_vars": {"OWLCAP_LOGS": "/tmp"}})  # as actors of a run are started
+class Actor:
+    def where(self):
+        import rewards.service
+        return rewards.service.__file__
+
+ray.init("auto", log_to_driver=False)
+there = ray.get(Actor.remote().where.remote())
 shown = subprocess.run(["owlcap", "rl", "toy_grpo", "seed=7", "--dry-run"], capture_output=True, text=True)
 here = os.getcwd()
-modules = [module.__file__ for module in (owlcap.config, rl.figures)]
+modules = [owlcap.config.__file__, rl.figures.__file__, there]
 print("JOB " + json.dumps({"files": sorted(os.listdir()), "here": here, "modules": modules, "plan": shown.stdout}))
 """
 
@@ -40,7 +50,7 @@ def submitted(dashboard: str, *entrypoint: str) -> str:
     """What a job printed. A cluster that has just started refuses jobs until its agents have reported."""
     command = ["ray", "job", "submit", "--address", dashboard, "--working-dir", ".", "--", *entrypoint]
     for _ in range(60):
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         if "No available agent" not in done.stdout + done.stderr:
             break
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -14,10 +14,12 @@ import ray
 import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from owlcap.config import RlRun
+from owlcap.config import ClusterSection, RewardsSection, RlRun
 from owlcap.metrics import read_metrics
 from owlcap.ray_metrics import HEADLINE
 from owlcap.runs import RunDir
+from owlcap.types import Completion, RolloutGroup, Sample
+from rewards.service import RewardPool
 from rl.trainer import run_rl
 
 pytestmark = pytest.mark.slow
@@ -191,6 +193,25 @@ def test_the_runs_folder_says_what_it_was_and_did(watched: tuple[RunDir, Scrape]
     assert versions["git_commit"]
     assert [run.rollouts_file(step).exists() for step in range(1, NUM_STEPS + 1)] == [True] * NUM_STEPS
     assert [folder.name for folder in run.checkpoints.iterdir()] == [f"step-{NUM_STEPS:08d}"]
+
+
+def test_actors_work_where_ray_collects_nothing() -> None:
+    ray.init(
+        address="local",
+        num_cpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        _system_config={"enable_metrics_collection": False},
+    )
+    pool = RewardPool(RewardsSection(), ClusterSection())
+    try:
+        completion = Completion((1,), (-0.5,), "A dog barks.", "stop", 0)
+        group = RolloutGroup(Sample("a", "a.mp4", "-", "-", "A dog barks."), (completion,))
+        scored = ray.get(pool.submit(group), timeout=60)
+    finally:
+        pool.close()
+        ray.shutdown()
+    assert scored.totals[0] > 0
 
 
 def test_wandb_offline_keeps_its_files_in_the_runs_folder(watched: tuple[RunDir, Scrape]) -> None:
