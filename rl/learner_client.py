@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from owlcap.config import ClusterSection, RlRun
+from owlcap.training.buckets import WeightBucket
 from owlcap.training.checkpoint import Layout, check_layout, load_meta
 from owlcap.training.group import gather, make_worker_group, stop_worker_group
 from owlcap.training.worker import TrainingSpec, WorkerReport
@@ -14,7 +15,7 @@ from owlcap.types import LearnerGroup
 from rl.batching import GroupSize, MiniBatch, plan_update
 from rl.learner import LearnerWorker, LearningSpec, RankMiniBatch, RankWork
 from rl.stats import LearnerStats, merge
-from rl.weight_sync import WeightBucket, WeightBuckets
+from rl.weight_sync import WeightBuckets
 
 UPDATE_DEADLINE_S = 3600.0  # of one step's update, and of gathering or writing the whole state
 
@@ -112,7 +113,7 @@ class LearnerClient:
         gather([stream.completed() for stream in streams], UPDATE_DEADLINE_S, doing)
         refs = tuple(streams[0])
         buckets: list[WeightBucket] = gather(refs, UPDATE_DEADLINE_S, doing)
-        num_bytes = sum(array.nbytes for bucket in buckets for _, array in bucket)
+        num_bytes = sum(bucket.num_bytes for bucket in buckets)
         return WeightBuckets(refs, num_bytes, time.perf_counter() - started)
 
     def save(self, folder: Path) -> None:

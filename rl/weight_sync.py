@@ -2,8 +2,9 @@
 
     learner ranks ── gather a bucket ──> rank 0 ── one object a bucket ──> object store ──> every engine
 
-A bucket is a list of (checkpoint name, numpy array), the form that travels through Ray's shared memory
-without a copy on the reading side; numpy has no bfloat16, so such weights travel as their bit patterns.
+A bucket holds (checkpoint name, numpy array) pairs, the form that travels through Ray's shared memory without a copy
+on the reading side, and their checksum, which every engine verifies before it loads a single weight. numpy has no
+bfloat16, so such weights travel as their bit patterns.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 import ray
 import torch
 
 from owlcap.errors import RolloutError
-
-WeightBucket: TypeAlias = list[tuple[str, np.ndarray]]
+from owlcap.training.buckets import WeightBucket, make_bucket
 
 
 class WeightReceiver(Protocol):
@@ -40,7 +40,7 @@ class WeightBuckets:
 
     refs: tuple[ray.ObjectRef, ...]
     num_bytes: int
-    gather_s: float = 0.0  # collecting the weights and putting them into the object store
+    gather_s: float = 0.0  # collecting the weights, summing them up and putting them into the object store
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def as_buckets(buckets: Iterable[Sequence[tuple[str, torch.Tensor]]]) -> Iterato
     """Each bucket of CPU tensors as arrays; empty ones (other ranks') are passed over."""
     for bucket in buckets:
         if bucket:
-            yield [(name, as_array(tensor)) for name, tensor in bucket]
+            yield make_bucket([(name, as_array(tensor)) for name, tensor in bucket])
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:

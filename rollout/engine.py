@@ -28,12 +28,13 @@ from owlcap.data.prompts import vision_token_ids
 from owlcap.data.video import VideoLoader
 from owlcap.errors import RolloutError
 from owlcap.models.load import load_processor
+from owlcap.training.buckets import NamedArrays
 from owlcap.types import RolloutFailure, RolloutGroup
 from rollout.inputs import ClipSource, PreparedQueue, PreparedRequest, RequestPreparer
 from rollout.sampling import completions_of, sampling_params
 from rollout.settings import EngineCounters, GenerationRequest, RolloutEngineSettings
 from rollout.startup import start_vllm
-from rollout.weights import WeightBucket, check_all_loaded, reload_weights
+from rollout.weights import check_all_loaded, reload_weights
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -147,7 +148,7 @@ class VllmEngine:
             if flights:  # the caller stopped early, or something failed
                 self._vllm.abort_request(list(flights))
 
-    def load_weights(self, buckets: Iterable[WeightBucket], version: int) -> None:
+    def load_weights(self, buckets: Iterable[NamedArrays], version: int) -> None:
         """Replace the policy's weights and forget everything computed with the old ones.
 
         Args:

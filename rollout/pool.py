@@ -43,6 +43,7 @@ class RolloutPool:
         self._settings, self._cluster = settings, cluster
         self._synced: SyncedWeights | None = None
         self._is_open = True
+        self._num_generating = 0  # calls of `generate` whose results are being taken
         self._slots = [WorkerSlot(i, settings, cluster, worker_class) for i in range(cluster.rollout_workers)]
         try:
             wait_for_places(self._slots, cluster, cluster.placement_deadline_s)
@@ -87,34 +88,41 @@ class RolloutPool:
         for slot in self._slots[: len(requests)]:
             share = {i: requests[i] for i in range(slot.index, len(requests), size)}
             streams[slot] = slot.begin(share, version)
-        while streams:
-            for slot in self._ready_slots(streams):
-                try:
-                    taken = slot.take(streams[slot])
-                except WorkerLostError as error:
-                    self._reissue(slot, streams, str(error))
-                    continue
-                if taken is not None:
-                    if not streams[slot].unfinished:
-                        del streams[slot]
-                    yield taken[1]
+        self._num_generating += 1
+        try:
+            yield from self._results(streams)
+        finally:
+            self._num_generating -= 1
 
     def sync(self, refs: Sequence[ObjectRef], version: int) -> None:
         """Load weights into every worker, and return when all hold `version`.
 
+        All or nothing: the pool's version rises when every worker has verified and loaded the weights. A worker that
+        dies, breaks half-way or is not done in `cluster.sync_deadline_s` is replaced. After an error the pool keeps
+        its old version, which workers that did load refuse to generate for: sync again.
+
         Args:
-            refs: one object reference a bucket, each a list of (checkpoint name, array); see `rollout.weights`.
-                They are kept until the next sync, for workers that must be replaced.
+            refs: one object reference a bucket, each a `owlcap.training.buckets.WeightBucket`. They are kept until
+                the next sync, for workers that must be replaced.
             version: of the policy; completions carry it.
 
         Raises:
-            RolloutError: a weight is missing, or a worker cannot be made to load them.
+            RolloutError: groups are being generated, weights are missing or not those that were put, or a worker
+                cannot be made to load them.
         """
-        self._synced = SyncedWeights(tuple(refs), version)
-        calls = {slot: slot.load(self._synced) for slot in self._slots}
-        ray.wait(list(calls.values()), num_returns=len(calls), timeout=self._cluster.start_deadline_s)
+        self._check_open()
+        if self._num_generating:
+            raise RolloutError(
+                "weights cannot change while groups are being generated",
+                where="RolloutPool.sync",
+                cure="take all results of `generate`, or close it, first",
+            )
+        weights = SyncedWeights(tuple(refs), version)
+        calls = [slot.load(weights) for slot in self._slots]
+        ray.wait(calls, num_returns=len(calls), timeout=self._cluster.sync_deadline_s)
         for slot in self._slots:
-            self._finish_load(slot, version)
+            self._finish_load(slot, weights)
+        self._synced = weights
 
     def versions(self) -> tuple[int, ...]:
         """Policy version that each worker says it holds."""
@@ -129,6 +137,19 @@ class RolloutPool:
         self._is_open = False
         end_all(self._slots)
         self._slots = []
+
+    def _results(self, streams: dict[WorkerSlot, Stream]) -> Iterator[RolloutGroup | RolloutFailure]:
+        while streams:
+            for slot in self._ready_slots(streams):
+                try:
+                    taken = slot.take(streams[slot])
+                except WorkerLostError as error:
+                    self._reissue(slot, streams, str(error))
+                    continue
+                if taken is not None:
+                    if not streams[slot].unfinished:
+                        del streams[slot]
+                    yield taken[1]
 
     def _ready_slots(self, streams: dict[WorkerSlot, Stream]) -> list[WorkerSlot]:
         """Wait until a stream has something, and replace the workers that are overdue."""
@@ -158,7 +179,7 @@ class RolloutPool:
         slot.restart(reason, self._synced)
         streams[slot] = slot.begin(streams[slot].unfinished, self.version, starting=True)
 
-    def _finish_load(self, slot: WorkerSlot, version: int) -> None:
+    def _finish_load(self, slot: WorkerSlot, weights: SyncedWeights) -> None:
         """Check that a worker loaded the weights; replace it, and again, if it is lost."""
         timeout_s = 0.0
         while True:
@@ -166,8 +187,8 @@ class RolloutPool:
                 loaded = slot.check_startup(timeout_s)
                 break
             except WorkerLostError as error:
-                slot.restart(str(error), self._synced)
+                slot.restart(str(error), weights)
                 wait_for_places([slot], self._cluster, self._cluster.placement_deadline_s)
-                timeout_s = 2 * self._cluster.start_deadline_s
-        if loaded != version:
-            raise RolloutError(f"rollout worker {slot.index} holds policy version {loaded}, not {version}")
+                timeout_s = self._cluster.start_deadline_s + self._cluster.sync_deadline_s
+        if loaded != weights.version:
+            raise RolloutError(f"rollout worker {slot.index} holds policy version {loaded}, not {weights.version}")

@@ -13,12 +13,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from owlcap.errors import RolloutError
+from owlcap.training.buckets import NamedArrays
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-
-WeightBucket = list[tuple[str, "np.ndarray"]]
 
 # These layers hold only tables that vLLM computes itself: that no weight reaches them is right.
 COMPUTED_LAYERS = frozenset({"RotaryEmbedding", "MRotaryEmbedding", "FusedMMInputNorm"})
@@ -26,7 +24,7 @@ LAYER_LOGGER = "vllm.model_executor.model_loader.reload.layerwise"
 MODEL_LOGGER = "vllm.v1.worker.gpu_model_runner"
 
 
-def reload_weights(worker: Any, buckets: Iterable[WeightBucket]) -> list[str]:
+def reload_weights(worker: Any, buckets: Iterable[NamedArrays]) -> list[str]:
     """Load `buckets` into one vLLM worker's model; runs inside `collective_rpc`.
 
     Args:
@@ -55,7 +53,7 @@ def check_all_loaded(missing: Iterable[list[str]], version: int) -> None:
         )
 
 
-def _tensors(buckets: Iterable[WeightBucket]) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(buckets: Iterable[NamedArrays]) -> Iterator[tuple[str, torch.Tensor]]:
     import numpy as np
     import torch
 

@@ -18,6 +18,7 @@ import ray
 from owlcap.errors import RolloutError
 from owlcap.logging import get_logger, setup_actor_logging
 from owlcap.ray_metrics import RolloutMetrics, count
+from owlcap.training.buckets import WeightBucket, check_buckets
 from owlcap.types import Prompt, RolloutGroup
 from rollout.settings import EngineCounters, GenerationRequest, RolloutEngineSettings
 
@@ -72,12 +73,20 @@ class RolloutWorker:
         return self._engine.version
 
     def load_weights(self, refs: Sequence[ray.ObjectRef], version: int) -> int:
-        """Load weights, one bucket (a list of (name, array)) an object reference, and answer with the version.
+        """Load weights, one WeightBucket an object reference, and answer with the version.
 
         References come in a list, since Ray would fetch bare ones before the call. They are fetched one at a time.
+
+        Raises:
+            RolloutError: a bucket is not what the learner put; the engine then still holds its old weights.
         """
+
+        def buckets() -> Iterator[WeightBucket]:
+            return (ray.get(ref) for ref in refs)
+
         engine, started = self._running(), time.perf_counter()
-        engine.load_weights((ray.get(ref) for ref in refs), version)
+        check_buckets(buckets())
+        engine.load_weights((bucket.weights for bucket in buckets()), version)
         self._metrics.policy_version.set(version)
         logger.info("policy version %d loaded in %.2f s", version, time.perf_counter() - started)
         return engine.version

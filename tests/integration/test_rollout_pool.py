@@ -21,6 +21,7 @@ import ray
 from owlcap.config import ClusterSection, ModelSection, RolloutSection, VideoSection
 from owlcap.errors import ModelError, PlacementError, RolloutError
 from owlcap.models.load import load_policy, policy_state_dict
+from owlcap.training.buckets import WeightBucket, make_bucket
 from owlcap.types import Prompt, RolloutGroup, Sample, SamplingSettings, VisionInputs
 from rollout.pool import RolloutPool
 from rollout.settings import GenerationRequest, RolloutEngineSettings
@@ -54,6 +55,7 @@ class ScriptedWorker:
 
     def load_weights(self, refs: Sequence[ray.ObjectRef], version: int) -> int:
         self._play("load")
+        self._play(f"load{version}")
         assert ray.get(list(refs)) == [f"bucket of {version}"]
         self.held = version
         self._note(f"load {version}")
@@ -229,6 +231,39 @@ def test_a_worker_lost_in_a_sync_is_replaced_and_synced(make_pool, tmp_path):
     assert (pool.num_restarts, log(tmp_path, 1)) == (1, ["load 4"])
 
 
+def test_a_worker_that_hangs_in_a_sync_is_replaced_at_its_deadline(make_pool, tmp_path):
+    pool = make_pool("load-hangs-1", cluster=CLUSTER.model_copy(update={"sync_deadline_s": 3.0}))
+    pool.sync([ray.put("bucket of 4")], 4)
+    assert (pool.versions(), pool.num_restarts) == ((4, 4), 1)
+
+
+def test_a_worker_that_breaks_half_way_is_replaced_and_synced(make_pool):
+    pool = make_pool("load-breaks-0")
+    pool.sync([ray.put("bucket of 4")], 4)
+    assert (pool.versions(), pool.num_restarts) == ((4, 4), 1)
+
+
+def test_a_refused_sync_leaves_the_version_as_it_was_and_can_be_repeated(make_pool):
+    pool = make_pool("load5-refuses-1")
+    pool.sync([ray.put("bucket of 4")], 4)
+    with pytest.raises(ModelError):
+        pool.sync([ray.put("bucket of 5")], 5)
+    assert pool.version == 4
+    pool.sync([ray.put("bucket of 5")], 5)
+    assert (pool.version, pool.versions(), pool.num_restarts) == (5, (5, 5), 0)
+
+
+def test_weights_do_not_change_while_groups_are_taken(make_pool):
+    pool = make_pool()
+    results = pool.generate(requests(4))
+    next(results)
+    with pytest.raises(RolloutError, match="while groups are being generated"):
+        pool.sync([ray.put("bucket of 4")], 4)
+    assert len(list(results)) == 3
+    pool.sync([ray.put("bucket of 4")], 4)
+    assert pool.version == 4
+
+
 def test_what_a_replacement_says_about_its_start_reaches_the_user(make_pool, tmp_path):
     pool = make_pool("second-dies-1")
     (tmp_path / "start-refuses-1").touch()
@@ -314,7 +349,11 @@ def test_after_a_kill_in_a_run_all_prompts_are_answered_by_the_synced_policy(eng
     old = answered(list(engines.generate(clip_requests(toy_clips, 8))))
     moved = {n: array * np.float32(1.5) if n.startswith("model.visual.") else array for n, array in weights.items()}
     items = list(moved.items())
-    engines.sync([ray.put(items[:20]), ray.put(items[20:])], 1)
+    damaged = WeightBucket(items[20:], checksum=make_bucket(items[20:]).checksum + 1)
+    with pytest.raises(RolloutError, match="weights changed on their way"):
+        engines.sync([ray.put(make_bucket(items[:20])), ray.put(damaged)], 1)
+    assert (engines.version, engines.versions()) == (0, (0, 0))
+    engines.sync([ray.put(make_bucket(items[:20])), ray.put(make_bucket(items[20:]))], 1)
     assert engines.versions() == (1, 1)
     process = process_of(engines, 1)
     os.kill(process, signal.SIGSTOP)  # so that it still has its prompts when the other's first group is done
