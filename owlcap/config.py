@@ -103,6 +103,7 @@ class ClusterSection(Section):
     threads_per_actor: int = Field(default=1, gt=0)  # OMP threads on CPU
     placement_deadline_s: float = Field(default=300.0, gt=0)
     start_deadline_s: float = Field(default=900.0, gt=0)  # engines and models loaded
+    sync_deadline_s: float = Field(default=300.0, gt=0)  # new weights loaded by every rollout engine
     max_learner_restarts: int = Field(default=3, ge=0)  # lost ranks: all are started again, from the last checkpoint
 
     @model_validator(mode="after")
