@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Field(gt=0)
 Share = Field(ge=0, le=1)
+TokenTest = Literal["token_k1", "token_k2", "token_k3"]
+CaptionTest = Literal["seq_sum_k1", "seq_sum_k2", "seq_sum_k3", "seq_mean_k1", "seq_mean_k2", "seq_mean_k3"]
+RejectionTest = Literal[TokenTest, CaptionTest, "seq_max_k2", "seq_max_k3"]
 
 
 class Section(BaseModel):
@@ -222,8 +225,22 @@ class RewardsSection(Section):
     max_unfinished_groups: int = Field(default=1024, gt=0)  # over all reward actors; handing over more waits
 
 
+class RolloutCorrectionSection(Section):
+    """Correction for captions drawn by other logprobs than the learner's: weights exp(learner - sampler)."""
+
+    importance: Literal["token", "sequence"] | None = None  # weight each token, or each caption by its tokens' product
+    importance_threshold: float = Field(default=2.0, gt=0)  # weights above it are cut to it
+    rejection: RejectionTest | None = None  # tokens (token_*) or captions (seq_*) that fail it count 0
+    rejection_threshold: float = Field(default=2.0, gt=0)  # of k1: ratios from 1/threshold to threshold pass
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is weighted or rejected."""
+        return self.importance is not None or self.rejection is not None
+
+
 class AlgorithmSection(Section):
-    """The policy update. Names are verl's registries'; defaults are OwlCap's GRPO."""
+    """The policy update. Names are verl's registries' (docs/algorithms.md); defaults are OwlCap's GRPO."""
 
     advantage: str = "grpo"
     normalize_by_std: bool = True
@@ -235,10 +252,31 @@ class AlgorithmSection(Section):
         "seq-mean-token-mean"
     )
     kl_beta: float = Field(default=0.04, ge=0)
-    kl_estimator: Literal["k1", "abs", "k2", "k3"] = "k3"
+    kl_estimator: Literal["k1", "kl", "abs", "k2", "mse", "k3", "low_var_kl", "k1+", "abs+", "k3+"] = "k3"
+    kl_in: Literal["loss", "reward"] = "loss"
+    sapo_tau_pos: float = Field(default=1.0, gt=0)
+    sapo_tau_neg: float = Field(default=1.05, gt=0)
+    dro_beta: float | None = Field(default=None, gt=0)
+    rollout_correction: RolloutCorrectionSection = RolloutCorrectionSection()
+    drop_zero_variance: bool = False  # leave groups of equal rewards out of the update, and so of its mean and KL
     num_epochs: int = Field(default=1, gt=0)  # passes over a step's groups
     num_minibatches: int = Field(default=1, gt=0)  # optimizer updates a pass
     tokens_per_micro_batch: int = Field(default=16384, gt=0)  # packed tokens on one rank
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AlgorithmSection:
+        if self.policy_loss in ("sapo", "geo_mean") and self.loss_aggregation != "seq-mean-token-mean":
+            raise ValueError(
+                f"loss_aggregation is {self.loss_aggregation}, but {self.policy_loss} is always a mean over sequences; "
+                "set loss_aggregation=seq-mean-token-mean"
+            )
+        if self.policy_loss == "geo_mean" and self.rollout_correction.is_on:
+            raise ValueError("geo_mean takes no rollout_correction: verl averages its weights' logarithms")
+        if (self.policy_loss == "dro") != (self.dro_beta is not None):
+            raise ValueError("policy_loss=dro and dro_beta need one another; verl has no default for dro_beta")
+        if self.kl_in == "reward" and self.kl_estimator.endswith("+"):
+            raise ValueError("kl_estimator with + changes a gradient, and kl_in=reward has none; leave the + out")
+        return self
 
 
 class RolloutSection(Section):

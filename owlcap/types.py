@@ -206,3 +206,4 @@ class LearnerGroup:
     completions: tuple[tuple[int, ...], ...]
     rollout_logprobs: tuple[tuple[float, ...], ...]
     advantages: tuple[float, ...]  # one a completion; unscored rollouts are left out before this point
+    rewards: tuple[float, ...] = ()  # one a completion; read where the KL is taken from the reward

@@ -7,7 +7,8 @@ does. verl's own eps is 1e-6; the released 1e-4 is passed, so that the two agree
 What verl leaves to the caller is done here:
   - unscored rollouts are left out of the group's statistics and get no advantage at all (None);
   - a group with one scored rollout, or with equal rewards, says nothing about which caption is better:
-    its advantages are 0 and it is counted (verl would give a group of one its raw reward).
+    its advantages are 0 and it is counted (verl would give a group of one its raw reward). Only an estimator that
+    compares a rollout with the whole step and not with its group ("reinforce_plus_plus") takes these too.
 """
 
 from __future__ import annotations
@@ -63,24 +64,33 @@ def batch_advantages(
             cure="return Unscored from the reward where it cannot be computed",
         )
     values: list[list[float | None]] = [[None if r is None else 0.0 for r in group] for group in totals]
-    rows: list[tuple[int, int]] = []  # (group, rollout) given to the estimator
-    num_too_few = num_no_variance = 0
-    for g, group in enumerate(totals):
-        scored = [i for i, reward in enumerate(group) if reward is not None]
-        if len(scored) < 2:
-            num_too_few += 1
-        elif len({group[i] for i in scored}) == 1:
-            num_no_variance += 1
-        else:
-            rows += [(g, i) for i in scored]
-    if rows:
+    in_groups = "index" in inspect.signature(estimate).parameters
+    num_too_few = sum(sum(reward is not None for reward in group) < 2 for group in totals)
+    num_informative = sum(is_informative(group) for group in totals)
+    rows = [  # (group, rollout) given to the estimator
+        (g, i)
+        for g, group in enumerate(totals)
+        if is_informative(group) or not in_groups
+        for i, reward in enumerate(group)
+        if reward is not None
+    ]
+    if len(rows) > 1:
         rewards = [totals[g][i] or 0.0 for g, i in rows]
         counts = [lengths[g][i] for g, i in rows]
         for (g, i), advantage in zip(
             rows, _estimate(estimate, rewards, counts, [g for g, _ in rows], cfg), strict=True
         ):
             values[g][i] = advantage
+    num_no_variance = len(totals) - num_too_few - num_informative
     return Advantages(tuple(tuple(group) for group in values), num_too_few, num_no_variance)
+
+
+def is_informative(totals: Sequence[float | None]) -> bool:
+    """Whether a group's rewards differ, so that it says which of its captions is better.
+
+    DAPO's dynamic sampling keeps such groups alone (arXiv 2503.14476, section 3.2). None is unscored.
+    """
+    return len({reward for reward in totals if reward is not None}) > 1
 
 
 def group_advantages(totals: Sequence[float | None], cfg: AlgorithmSection) -> tuple[float | None, ...]:

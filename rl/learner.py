@@ -30,6 +30,8 @@ from owlcap.models.logprobs import completion_logprobs, vision_features
 from owlcap.training.worker import ONE_TO_ALL, PER_RANK, TrainingSpec, TrainingWorker, WorkerReport
 from owlcap.types import LearnerGroup, VisionInputs
 from rl.batching import MicroBatch
+from rl.correction import correct
+from rl.kl_reward import subtract_kl
 from rl.losses import BatchSize, k3, policy_loss
 from rl.microbatch import LoadedBatch, fetch_prompts, load_batch
 from rl.stats import RankStats
@@ -93,6 +95,8 @@ class LearnerWorker(TrainingWorker):
             loaded = self._load(work)
         everything = [batch for batches in loaded for batch in batches]
         self._prepare(everything, stats)
+        if self.reference is not None and self.learning.algorithm.kl_in == "reward":
+            subtract_kl(everything, work.groups, self.learning.algorithm)
         passes = self.learning.algorithm.num_epochs
         several = passes * len(loaded) > 1
         if several:
@@ -162,6 +166,7 @@ class LearnerWorker(TrainingWorker):
                 logprobs_N, entropy_N = self._logprobs(batch)
                 logprobs_BT = batch.rows(logprobs_N)
                 old_BT = logprobs_BT.detach() if batch.old_BT is None else batch.old_BT
+                weights_BT = _weights(batch, old_BT, cfg, stats if first_pass else None)
                 loss = policy_loss(
                     logprobs_BT,
                     old_BT,
@@ -171,6 +176,7 @@ class LearnerWorker(TrainingWorker):
                     cfg=cfg,
                     size=size,
                     max_new_tokens=self.learning.max_new_tokens,
+                    weights_BT=weights_BT,
                 )
                 self.engine.backward(loss.loss, last=number == len(batches) - 1)
             stats.loss += loss.loss.item()
@@ -196,6 +202,20 @@ def _policy_logprobs(model: nn.Module, batch: LoadedBatch, temperature: float) -
     return completion_logprobs(
         policy, batch.packed, temperature=temperature, with_entropy=True, features=batch.features
     )
+
+
+def _weights(
+    batch: LoadedBatch, learner_BT: torch.Tensor, cfg: AlgorithmSection, stats: RankStats | None
+) -> torch.Tensor | None:
+    """The rollout correction's weights, counted if `stats` is given; None where there is none or nothing to weigh."""
+    if not cfg.rollout_correction.is_on or not batch.num_tokens:
+        return None
+    found = correct(learner_BT, batch.rows(batch.rollout_N), batch.mask_BT, cfg.rollout_correction)
+    if stats is not None:
+        stats.weight += found.weight
+        stats.num_truncated += found.num_truncated
+        stats.num_rejected += found.num_rejected
+    return found.weights_BT
 
 
 def _compare(batch: LoadedBatch, learner_BT: torch.Tensor, stats: RankStats) -> None:

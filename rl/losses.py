@@ -26,10 +26,8 @@ from owlcap.config import AlgorithmSection
 from owlcap.errors import ConfigError
 
 REFUSED = {
-    "geo_mean": "it averages over a micro batch, so its result depends on how a step is cut into micro batches",
     "clip_cov": "it chooses tokens within a micro batch, so its result depends on how a step is cut",
     "kl_cov": "it chooses tokens within a micro batch, so its result depends on how a step is cut",
-    "dro": "its dro_beta is not among our settings",
     "bypass_mode": "it is a switch of verl's own trainer, not a loss",
 }
 
@@ -46,7 +44,7 @@ class BatchSize:
 class PolicyLoss:
     """One micro batch's share of the step's loss. The shares of all micro batches on all ranks add up to it."""
 
-    loss: torch.Tensor  # scalar with a graph: policy + kl_beta * kl
+    loss: torch.Tensor  # scalar with a graph: policy + kl_beta * kl; without the latter if kl_in is "reward"
     policy: float
     kl: float  # before kl_beta
     clip_fraction: float  # of this micro batch's tokens
@@ -62,6 +60,7 @@ def policy_loss(
     cfg: AlgorithmSection,
     size: BatchSize,
     max_new_tokens: int,
+    weights_BT: torch.Tensor | None = None,
 ) -> PolicyLoss:
     """This micro batch's share of the step's loss.
 
@@ -71,13 +70,14 @@ def policy_loss(
         reference_logprobs_BT: of the frozen reference; None leaves the KL term out (needed only if kl_beta is 0).
         size: of the whole optimizer step.
         max_new_tokens: the constant that "seq-mean-token-sum-norm" divides by.
+        weights_BT: of the rollout correction; they multiply each token's policy loss, not its KL.
 
     Raises:
         ConfigError: `cfg.policy_loss` is no loss that can be used here.
     """
     from verl.trainer.ppo.core_algos import agg_loss, kl_penalty
 
-    assert reference_logprobs_BT is not None or cfg.kl_beta == 0
+    assert reference_logprobs_BT is not None or cfg.kl_beta == 0 or cfg.kl_in == "reward"
     loss_fn = policy_loss_fn(cfg.policy_loss)
     policy, figures = loss_fn(
         old_log_prob=old_logprobs_BT,
@@ -86,12 +86,15 @@ def policy_loss(
         response_mask=mask_BT,
         loss_agg_mode=cfg.loss_aggregation,
         config=_verl_config(cfg, size, max_new_tokens),
+        rollout_is_weights=weights_BT,
     )
+    if cfg.policy_loss == "geo_mean":  # the one loss that verl divides by the micro batch's sequences
+        policy = policy * len(mask_BT) / size.num_sequences
     loss, kl_share = policy, 0.0
     if reference_logprobs_BT is not None:
         kl_BT = kl_penalty(logprobs_BT, reference_logprobs_BT, cfg.kl_estimator)  # type: ignore[arg-type]
         kl = agg_loss(kl_BT, mask_BT, cfg.loss_aggregation, **_totals(size, max_new_tokens))
-        loss = policy + cfg.kl_beta * kl
+        loss = policy + cfg.kl_beta * kl if cfg.kl_in == "loss" else policy
         kl_share = float(kl.detach())
     clipped = float(figures.get("actor/pg_clipfrac", 0.0))
     return PolicyLoss(loss=loss, policy=float(policy.detach()), kl=kl_share, clip_fraction=clipped)
@@ -123,6 +126,15 @@ def k3(logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Tensor
     return kl_penalty(logprobs, reference_logprobs, "k3")  # type: ignore[arg-type]
 
 
+def sequence_kl(
+    logprobs_BT: torch.Tensor, reference_logprobs_BT: torch.Tensor, mask_BT: torch.Tensor, estimator: str
+) -> torch.Tensor:
+    """KL(policy, reference) of each sequence [B]: the sum over its tokens, which verl subtracts from the reward."""
+    from verl.trainer.ppo.core_algos import kl_penalty
+
+    return (kl_penalty(logprobs_BT, reference_logprobs_BT, estimator) * mask_BT).sum(-1)  # type: ignore[arg-type]
+
+
 def _totals(size: BatchSize, max_new_tokens: int) -> dict[str, int]:
     """verl's names for a step's size. The engine adds gradients up over ranks, so `dp_size` is 1."""
     return {
@@ -135,7 +147,7 @@ def _totals(size: BatchSize, max_new_tokens: int) -> dict[str, int]:
 
 def _verl_config(cfg: AlgorithmSection, size: BatchSize, max_new_tokens: int) -> Any:
     """verl's ActorConfig with what its losses read; the other fields it insists on play no part in a loss."""
-    from verl.workers.config import ActorConfig
+    from verl.workers.config import ActorConfig, PolicyLossConfig
 
     low, high = cfg.clip_ratio_low, cfg.clip_ratio_high
     return ActorConfig(
@@ -146,5 +158,8 @@ def _verl_config(cfg: AlgorithmSection, size: BatchSize, max_new_tokens: int) ->
         clip_ratio_low=cfg.clip_ratio if low is None else low,
         clip_ratio_high=cfg.clip_ratio if high is None else high,
         loss_agg_mode=cfg.loss_aggregation,
+        policy_loss=PolicyLossConfig(dro_beta=cfg.dro_beta),
+        tau_pos=cfg.sapo_tau_pos,
+        tau_neg=cfg.sapo_tau_neg,
         global_batch_info=_totals(size, max_new_tokens),
     )

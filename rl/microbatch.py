@@ -26,6 +26,7 @@ class LoadedBatch:
     """A micro batch, with what is computed for it once a step."""
 
     packed: PackedBatch
+    sequences: tuple[tuple[int, int], ...]  # each row's group and completion
     advantages_B: torch.Tensor
     rollout_N: torch.Tensor  # the sampler's logprobs
     mask_BT: torch.Tensor  # 1 on completion tokens; all 0 in a batch that counts for nothing
@@ -54,7 +55,7 @@ def load_batch(
     device: torch.device,
 ) -> LoadedBatch:
     """Lay a micro batch out: each piece a shared-prefix row."""
-    sequences = [(groups[piece.group], i) for piece in micro.pieces for i in piece.completions]
+    sequences = tuple((piece.group, i) for piece in micro.pieces for i in piece.completions)
     rows = [
         (prompts[piece.group], [groups[piece.group].completions[i] for i in piece.completions])
         for piece in micro.pieces
@@ -62,10 +63,11 @@ def load_batch(
     packed = pack_groups(rows, config).to(device)
     lengths = torch.tensor(packed.lengths, device=device)
     mask_BT = (torch.arange(int(lengths.max()), device=device)[None, :] < lengths[:, None]).float() * micro.weight
-    rollout = [logprob for group, i in sequences for logprob in group.rollout_logprobs[i]]
+    rollout = [logprob for g, i in sequences for logprob in groups[g].rollout_logprobs[i]]
     return LoadedBatch(
         packed=packed,
-        advantages_B=torch.tensor([group.advantages[i] for group, i in sequences], device=device),
+        sequences=sequences,
+        advantages_B=torch.tensor([groups[g].advantages[i] for g, i in sequences], device=device),
         rollout_N=torch.tensor(rollout, device=device),
         mask_BT=mask_BT,
         num_tokens=sum(packed.lengths) * micro.weight,

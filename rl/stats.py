@@ -24,6 +24,9 @@ class RankStats:
     num_tokens: int = 0  # completion tokens of one pass
     num_forward_tokens: int = 0  # that the language model ran over in one pass, prompts and padding included
     mismatch_kl: float = 0.0  # summed over tokens
+    weight: float = 0.0  # of the rollout correction, summed over tokens
+    num_truncated: float = 0.0  # tokens whose weight was cut
+    num_rejected: float = 0.0  # tokens that count 0
     mismatch_max: float = 0.0  # largest |logprob of the sampler - logprob of the learner|
     steps: list[StepStats] = field(default_factory=list)  # equal on all ranks
     fetch_s: float = 0.0
@@ -51,6 +54,9 @@ class LearnerStats:
     num_forward_tokens: int
     mismatch_kl: float  # k3 estimate of KL(sampler, learner) a token
     mismatch_max: float
+    correction_weight: float  # mean over tokens; 0 without a correction
+    truncated_share: float  # of tokens
+    rejected_share: float  # of tokens
     fetch_s: float
     vision_s: float
     reference_s: float
@@ -79,6 +85,9 @@ def merge(ranks: Sequence[RankStats]) -> LearnerStats:
         num_forward_tokens=sum(r.num_forward_tokens for r in ranks),
         mismatch_kl=math.fsum(r.mismatch_kl for r in ranks) / num_tokens,
         mismatch_max=max(r.mismatch_max for r in ranks),
+        correction_weight=math.fsum(r.weight for r in ranks) / num_tokens,
+        truncated_share=math.fsum(r.num_truncated for r in ranks) / num_tokens,
+        rejected_share=math.fsum(r.num_rejected for r in ranks) / num_tokens,
         fetch_s=max(r.fetch_s for r in ranks),
         vision_s=max(r.vision_s for r in ranks),
         reference_s=max(r.reference_s for r in ranks),

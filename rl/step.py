@@ -32,7 +32,7 @@ from owlcap.types import (
     ScoredGroup,
     ScoredRollout,
 )
-from rl.advantages import batch_advantages
+from rl.advantages import batch_advantages, is_informative
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,7 @@ def assemble(
         (_learner_group(item, values), item.group.num_prompt_tokens)
         for item, values in zip(scored, advantages.values, strict=True)
         if any(value is not None for value in values)
+        and not (cfg.drop_zero_variance and not is_informative(item.totals))
     ]
     by_group = iter(advantages.values)
     rows = tuple(
@@ -147,12 +148,14 @@ def _fields(value: Any) -> dict[str, Any]:
 
 def _learner_group(item: ScoredGroup, advantages: Sequence[float | None]) -> LearnerGroup:
     """The scored completions of a group; unscored ones get no gradient, so the learner never sees them."""
-    kept = [(one, a) for one, a in zip(item.group.completions, advantages, strict=True) if a is not None]
+    triples = zip(item.group.completions, advantages, item.totals, strict=True)
+    kept = [(one, a, reward) for one, a, reward in triples if a is not None and reward is not None]
     return LearnerGroup(
         prompt=item.group.prompt,
-        completions=tuple(one.token_ids for one, _ in kept),
-        rollout_logprobs=tuple(one.logprobs for one, _ in kept),
-        advantages=tuple(a for _, a in kept),
+        completions=tuple(one.token_ids for one, _, _ in kept),
+        rollout_logprobs=tuple(one.logprobs for one, _, _ in kept),
+        advantages=tuple(a for _, a, _ in kept),
+        rewards=tuple(reward for _, _, reward in kept),
     )
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from owlcap.config import AlgorithmSection
 from owlcap.errors import ConfigError
-from rl.losses import BatchSize, PolicyLoss, policy_loss
+from rl.losses import REFUSED, BatchSize, PolicyLoss, policy_loss
 
 B, T = 4, 6
 LENGTHS = torch.tensor([6, 3, 1, 4])
 MASK = (torch.arange(T)[None, :] < LENGTHS[:, None]).float()
 WHOLE = BatchSize(num_sequences=B, num_tokens=int(LENGTHS.sum()))
+MODES = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")
 ADVANTAGES = torch.tensor([1.5, -0.5, 0.25, -1.25])
 
 
@@ -123,7 +125,7 @@ def aggregated(cells: torch.Tensor, mode: str) -> torch.Tensor:
     return sums.mean() / (8 if mode.endswith("norm") else 1)
 
 
-@pytest.mark.parametrize("mode", ["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"])
+@pytest.mark.parametrize("mode", MODES)
 def test_each_aggregation_by_a_second_implementation(mode: str) -> None:
     current, reference = logprobs(2), logprobs(3)
     cfg = AlgorithmSection(kl_beta=0.1, kl_estimator="k2", loss_aggregation=mode)  # type: ignore[arg-type]
@@ -133,16 +135,33 @@ def test_each_aggregation_by_a_second_implementation(mode: str) -> None:
     )
 
 
-@pytest.mark.parametrize("mode", ["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"])
-@pytest.mark.parametrize("name", ["vanilla", "gspo", "cispo", "gpg", "dppo_tv"])
-def test_shares_of_any_cut_into_micro_batches_add_up(mode: str, name: str) -> None:
-    cfg = AlgorithmSection(kl_beta=0.1, policy_loss=name, loss_aggregation=mode)  # type: ignore[arg-type]
+ANY_MODE = ("vanilla", "gspo", "cispo", "gpg", "dppo_tv", "dppo_kl", "dro")
+CUTS = [(name, mode) for name in ANY_MODE for mode in MODES]
+CUTS += [("sapo", "seq-mean-token-mean"), ("geo_mean", "seq-mean-token-mean")]
+
+
+@pytest.mark.parametrize(("name", "mode"), CUTS)
+@pytest.mark.parametrize("cut", [(1, 2, 1), (2, 2), (1, 1, 1, 1), (3, 1)])
+def test_shares_of_any_cut_into_micro_batches_add_up(name: str, mode: str, cut: tuple[int, ...]) -> None:
+    settings: dict[str, Any] = {"policy_loss": name, "loss_aggregation": mode}
+    cfg = AlgorithmSection(kl_beta=0.1, dro_beta=0.5 if name == "dro" else None, **settings)
     old, reference = logprobs(5), logprobs(6)
-    whole, cut = logprobs(4).requires_grad_(), logprobs(4).requires_grad_()
-    ours(whole, cfg, old=old, reference=reference).loss.backward()
-    for rows in (slice(0, 1), slice(1, 3), slice(3, 4)):
-        ours(cut, cfg, old=old, reference=reference, rows=rows).loss.backward()
-    torch.testing.assert_close(whole.grad, cut.grad, atol=1e-7, rtol=1e-6)
+    whole, parts = logprobs(4).requires_grad_(), logprobs(4).requires_grad_()
+    expected = ours(whole, cfg, old=old, reference=reference).loss
+    expected.backward()
+    total, first = 0.0, 0
+    for count in cut:
+        share = ours(parts, cfg, old=old, reference=reference, rows=slice(first, first + count)).loss
+        share.backward()
+        total, first = total + share.item(), first + count
+    assert total == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(whole.grad, parts.grad, atol=1e-7, rtol=1e-5)
+
+
+def test_every_loss_of_the_registry_is_tested_or_refused() -> None:
+    from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
+
+    assert {name for name, _ in CUTS} | set(REFUSED) == set(POLICY_LOSS_REGISTRY)
 
 
 def test_a_sequence_masked_out_adds_nothing() -> None:
@@ -171,7 +190,7 @@ def test_an_unknown_loss_is_named_with_those_allowed() -> None:
     assert "vanilla" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["geo_mean", "clip_cov", "kl_cov", "dro", "bypass_mode"])
-def test_losses_that_depend_on_the_cut_or_on_other_settings_are_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["clip_cov", "kl_cov", "bypass_mode"])
+def test_losses_that_depend_on_the_cut_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be used"):
         ours(logprobs(0), AlgorithmSection(policy_loss=name, kl_beta=0.0))
