@@ -120,8 +120,14 @@ class RolloutPool:
         weights = SyncedWeights(tuple(refs), version)
         calls = [slot.load(weights) for slot in self._slots]
         ray.wait(calls, num_returns=len(calls), timeout=self._cluster.sync_deadline_s)
-        for slot in self._slots:
-            self._finish_load(slot, weights)
+        refusals: list[RolloutError] = []
+        for slot in self._slots:  # all of them, lest one's refusal be taken for that of the next sync
+            try:
+                self._finish_load(slot, weights)
+            except RolloutError as error:
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
         self._synced = weights
 
     def versions(self) -> tuple[int, ...]:

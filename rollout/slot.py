@@ -97,10 +97,10 @@ class WorkerSlot:
             OwlcapError: what the engine itself had to say, e.g. a ModelError.
         """
         done, waiting = ray.wait(self._unchecked, num_returns=len(self._unchecked), timeout=timeout_s)
-        versions = [fetch(call) for call in self._unchecked if call in done]
+        calls, self._unchecked = self._unchecked, []
+        versions = [fetch(call) for call in calls if call in done]
         if waiting:
             raise WorkerLostError(f"the engine did not answer within {timeout_s:g} s", where=f"worker {self.index}")
-        self._unchecked = []
         return versions[-1]
 
     def restart(self, reason: str, weights: SyncedWeights | None) -> None:
