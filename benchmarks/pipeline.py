@@ -20,6 +20,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from toy_run import make_world, rollout, settings
 
 VARIANTS = {"sync": 1, "overlap": 1, "async 1": 1, "async 2": 2}  # pipeline.ahead
 SERVER = Path(__file__).parents[1] / "tools" / "judge_server.py"
@@ -52,18 +55,6 @@ def main() -> None:
             f"{f['judge_s']:.2f} | {f['update_s']:.2f} | {f['sync_s']:.2f} | {f['waits_s']:.2f} | {f['staleness']:g} |"
         )
     print(json.dumps({"benchmark": "pipeline", "steps": arguments.steps, "delay": arguments.delay, "figures": figures}))
-
-
-def make_world(root: Path) -> Path:
-    """Toy clips and a random policy with their vocabulary."""
-    from owlcap.data.rows import read_rows
-    from owlcap.data.toy.world import make_toy_world
-    from owlcap.models.tiny import make_tiny_model
-
-    toy = make_toy_world(root / "data", num_train=64, num_validation=4, num_test=4, seed=1, workers=2, progress=None)
-    texts = [text for row in read_rows(toy.train) for text in (row.caption, row.reference)]
-    make_tiny_model(root / "model", texts, seed=0)
-    return root
 
 
 def measure(world: Path, variant: str, steps: int, delay: str) -> dict[str, float | str]:
@@ -101,46 +92,21 @@ def train(world: Path, variant: str, steps: int, delay: str) -> None:
         assert process.stdout is not None
         found = re.search(r"http\S+", process.stdout.readline())
         assert found is not None, "the judge's server did not start"
-        run_rl(RlRun.model_validate(settings(world, variant, steps, found[0])))
+        run_rl(RlRun.model_validate(run_settings(world, variant, steps, found[0])))
     finally:
         process.terminate()
         process.wait()
 
 
-def settings(world: Path, variant: str, steps: int, judge: str) -> dict[str, object]:
+def run_settings(world: Path, variant: str, steps: int, judge: str) -> dict[str, Any]:
     """Of the run."""
-    pixels = 3136
-    return {
-        "name": variant.replace(" ", "-"),
-        "run_dir": str(world),
-        "num_steps": steps + WARM_UP,
-        "model": {
-            "path": str(world / "model"),
-            "dtype": "fp32",
-            "freeze_projector": True,
-            "gradient_checkpointing": False,
-        },
-        "video": {
-            "fps": 6,
-            "min_frames": 12,
-            "max_frames": 12,
-            "min_pixels": pixels,
-            "max_pixels": pixels,
-            "total_pixels": 12 * pixels,
-        },
-        "data": {"train": str(world / "data" / "train.jsonl"), "max_prompt_tokens": 192},
-        "optimizer": {"lr": 1e-4, "schedule": "constant"},
-        "cluster": {"cpus_per_learner": 0.9, "cpus_per_rollout": 0.9},
-        "rollout": {
-            "group_size": GROUP_SIZE,
-            "prompts_per_step": PROMPTS,
-            "max_new_tokens": 60,
-            "max_model_len": 288,
-            "max_num_seqs": 8,
-            "kv_cache_gib": 0.25,
-            "enforce_eager": True,
-        },
-        "rewards": {
+    return settings(
+        world,
+        variant.replace(" ", "-"),
+        steps + WARM_UP,
+        cluster={"cpus_per_learner": 0.9, "cpus_per_rollout": 0.9},
+        rollout=rollout(PROMPTS, GROUP_SIZE, max_num_seqs=8),
+        rewards={
             "terms": [{"name": "cser"}],
             "cser": {"mode": "joint"},
             "judge": {
@@ -151,10 +117,8 @@ def settings(world: Path, variant: str, steps: int, judge: str) -> dict[str, obj
             },
             "cache": {"enabled": False},
         },
-        "algorithm": {},
-        "pipeline": {"mode": variant.split()[0], "ahead": VARIANTS[variant]},
-        "checkpoint": {"every_steps": 1000},
-    }
+        pipeline={"mode": variant.split()[0], "ahead": VARIANTS[variant]},
+    )
 
 
 if __name__ == "__main__":
