@@ -121,11 +121,17 @@ class RolloutPool:
         calls = [slot.load(weights) for slot in self._slots]
         ray.wait(calls, num_returns=len(calls), timeout=self._cluster.sync_deadline_s)
         refusals: list[RolloutError] = []
-        for slot in self._slots:  # all of them, lest one's refusal be taken for that of the next sync
-            try:
-                self._finish_load(slot, weights)
-            except RolloutError as error:
-                refusals.append(error)
+        loading, timeout_s = self._slots, 0.0
+        while loading:
+            lost = []  # all of a lost node's workers start again side by side
+            for slot in loading:  # all of them, lest one's refusal be taken for that of the next sync
+                try:
+                    if not self._has_loaded(slot, weights, timeout_s):
+                        lost.append(slot)
+                except RolloutError as error:
+                    refusals.append(error)
+            wait_for_places(lost, self._cluster, self._cluster.placement_deadline_s)
+            loading, timeout_s = lost, 2 * self._cluster.start_deadline_s
         if refusals:
             raise refusals[0]
         self._synced = weights
@@ -185,16 +191,13 @@ class RolloutPool:
         slot.restart(reason, self._synced)
         streams[slot] = slot.begin(streams[slot].unfinished, self.version, starting=True)
 
-    def _finish_load(self, slot: WorkerSlot, weights: SyncedWeights) -> None:
-        """Check that a worker loaded the weights; replace it, and again, if it is lost."""
-        timeout_s = 0.0
-        while True:
-            try:
-                loaded = slot.check_startup(timeout_s)
-                break
-            except WorkerLostError as error:
-                slot.restart(str(error), weights)
-                wait_for_places([slot], self._cluster, self._cluster.placement_deadline_s)
-                timeout_s = self._cluster.start_deadline_s + self._cluster.sync_deadline_s
+    def _has_loaded(self, slot: WorkerSlot, weights: SyncedWeights, timeout_s: float) -> bool:
+        """Whether a worker loaded the weights; one that was lost is launched again, with these weights to load."""
+        try:
+            loaded = slot.check_startup(timeout_s)
+        except WorkerLostError as error:
+            slot.restart(str(error), weights)
+            return False
         if loaded != weights.version:
             raise RolloutError(f"rollout worker {slot.index} holds policy version {loaded}, not {weights.version}")
+        return True

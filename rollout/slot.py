@@ -204,6 +204,8 @@ def wait_for_places(slots: Sequence[WorkerSlot], cluster: ClusterSection, deadli
         PlacementError: that was not so within the deadline.
     """
     places = [slot.placed for slot in slots]
+    if not places:
+        return
     placed, waiting = ray.wait(places, num_returns=len(places), timeout=deadline_s)
     if waiting:
         raise PlacementError(
@@ -217,6 +219,11 @@ def wait_for_places(slots: Sequence[WorkerSlot], cluster: ClusterSection, deadli
 
 def end_all(slots: Sequence[WorkerSlot]) -> None:
     """End all actors: kindly within a deadline, then by force."""
-    ray.wait([slot.close() for slot in slots], num_returns=len(slots), timeout=CLOSE_DEADLINE_S)
+    if not slots:
+        return
+    placed, _ = ray.wait([slot.placed for slot in slots], num_returns=len(slots), timeout=0)
+    closing = [slot.close() for slot in slots if slot.placed in placed]
+    if closing:
+        ray.wait(closing, num_returns=len(closing), timeout=CLOSE_DEADLINE_S)
     for slot in slots:
         slot.kill()

@@ -1,0 +1,135 @@
+"""The toy run while its parts are killed, and after its driver was."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from owlcap.config import RlRun
+from owlcap.config_io import dump
+from owlcap.data.rows import read_rows
+from owlcap.metrics import read_metrics
+from owlcap.runs import RunDir
+from owlcap.training.checkpoint import CheckpointStore, DataCursor
+from rl.state import PromptOrder
+from rl.trainer import run_rl
+from tests.integration.toy_run import assert_same_run, config, prompts_of
+
+pytestmark = pytest.mark.slow
+
+SEED = 7
+KINDS = ("RolloutWorker", "RewardWorker", "LearnerWorker")
+POLL_S = 0.02
+DEADLINE_S = 300.0
+
+
+def actors(kind: str) -> list[psutil.Process]:
+    """Processes of this test's actors of one class, oldest first."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith(f"ray::{kind}"):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return sorted(found, key=psutil.Process.create_time)
+
+
+@dataclass
+class Monkey:
+    """Kills an actor of each kind in a random order, then two more, each at a random moment of a step of its own."""
+
+    run: RunDir
+    rng: random.Random
+    killed: list[str] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def kill(self) -> None:
+        plan = [*self.rng.sample(KINDS, len(KINDS)), *self.rng.choices(KINDS[:2], k=2)]
+        for number, kind in enumerate(plan):
+            while not self.run.rollouts_file(number + 2).exists():
+                if self.ended.wait(POLL_S):
+                    return
+            self.ended.wait(self.rng.uniform(0.0, 0.5))
+            while not (victims := actors(kind)):  # one that was killed is on its way back
+                if self.ended.wait(POLL_S):
+                    return
+            self.rng.choice(victims).kill()
+            self.killed.append(kind)
+
+
+@contextmanager
+def chaos(run: RunDir) -> Iterator[Monkey]:
+    monkey = Monkey(run, random.Random(SEED))
+    thread = threading.Thread(target=monkey.kill)
+    thread.start()
+    try:
+        yield monkey
+    finally:
+        monkey.ended.set()
+        thread.join()
+
+
+@pytest.mark.chaos
+def test_a_run_whose_actors_are_killed_trains_every_prompt_of_every_step_once(
+    world: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    num_steps = 8
+    cfg = config(world, tmp_path, num_steps=num_steps, checkpoint={"every_steps": 2, "keep": 2})
+    run = RunDir(tmp_path / "run")
+    with chaos(run) as monkey:
+        model = run_rl(cfg)
+    assert set(monkey.killed) == set(KINDS)
+    assert (model / "model.safetensors").is_file()
+
+    rows = [row for row in read_metrics(run) if "train/loss" in row]
+    assert [row["step"] for row in rows] == list(range(1, num_steps + 1))
+    assert all(value is not None and math.isfinite(value) for row in rows for value in row.values())
+
+    samples = read_rows(cfg.data.train, cfg.data)
+    order, cursor = PromptOrder(len(samples), cfg.rollout.prompts_per_step, cfg.seed), DataCursor()
+    for step in range(1, num_steps + 1):
+        assert prompts_of(run, step) == [samples[row].id for row in order.rows(cursor)]
+        cursor = order.after(cursor)
+
+
+def owlcap(*arguments: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "owlcap", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def write_config(cfg: RlRun, folder: Path) -> Path:
+    file = folder / "config.yaml"
+    file.write_text(dump(cfg))
+    return file
+
+
+def test_a_run_whose_driver_was_killed_goes_on_bit_for_bit(straight: RunDir, world: Path, tmp_path: Path) -> None:
+    file, run = write_config(config(world, tmp_path), tmp_path), RunDir(tmp_path / "run")
+    driver = owlcap("rl", file)
+    started = psutil.Process(driver.pid)
+    while driver.poll() is None and CheckpointStore(run.checkpoints, 1).latest() is None:
+        threading.Event().wait(POLL_S)
+    assert driver.poll() is None, driver.communicate()[0]
+    family = started.children(recursive=True)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate(timeout=DEADLINE_S)
+    _, alive = psutil.wait_procs(family, timeout=DEADLINE_S)
+    assert not alive  # nothing of it is left behind
+
+    again = owlcap("rl", file, "--resume")
+    output, _ = again.communicate(timeout=DEADLINE_S)
+    assert again.returncode == 0, output
+    assert_same_run(run, straight)
