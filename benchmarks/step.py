@@ -108,7 +108,8 @@ def train_trl(world: Path, steps: int) -> None:
     import torch
     from datasets import Dataset
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     torch.set_num_threads(os.cpu_count() or 1)
     space: dict[str, Any] = {}

@@ -258,6 +258,8 @@ class AlgorithmSection(Section):
     sapo_tau_neg: float = Field(default=1.05, gt=0)
     dro_beta: float | None = Field(default=None, gt=0)
     rollout_correction: RolloutCorrectionSection = RolloutCorrectionSection()
+    dynamic_sampling: bool = False  # sample on until prompts_per_step groups have different rewards; others are dropped
+    max_sampling_rounds: int = Field(default=4, gt=0)  # of dynamic_sampling; then the step takes the groups it has
     drop_zero_variance: bool = False  # leave groups of equal rewards out of the update, and so of its mean and KL
     num_epochs: int = Field(default=1, gt=0)  # passes over a step's groups
     num_minibatches: int = Field(default=1, gt=0)  # optimizer updates a pass
@@ -373,6 +375,11 @@ class RlRun(Run):
         check_divides(
             "rollout.prompts_per_step", self.rollout.prompts_per_step, self.cluster.learner_ranks * minibatches
         )
+        if self.algorithm.dynamic_sampling and self.pipeline.mode == "async":
+            raise ValueError(
+                "algorithm.dynamic_sampling samples on when it knows a step's rewards, pipeline.mode async before: set "
+                "pipeline.mode=overlap or algorithm.dynamic_sampling=false"
+            )
         longest = self.data.max_prompt_tokens + self.rollout.max_new_tokens
         if longest > self.rollout.max_model_len:
             raise ValueError(

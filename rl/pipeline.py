@@ -9,6 +9,8 @@
 
 In `async` a step's captions come from a policy at most `ahead` updates older than the one they train; the importance
 of their tokens is corrected by algorithm.rollout_correction, and groups beyond pipeline.max_staleness are left out.
+With algorithm.dynamic_sampling a step takes further prompts until enough of its groups have different rewards (DAPO).
+
 With `ahead: 1` which weights sample which step does not depend on timing, so a run can be repeated exactly.
 """
 
@@ -24,7 +26,8 @@ from typing import Protocol, TypeVar
 from owlcap.config import RlRun
 from owlcap.evaluation.scoring import CaptionScorer, GroupScorerPool
 from owlcap.training.checkpoint import DataCursor
-from owlcap.types import Sample
+from owlcap.types import Sample, ScoredGroup
+from rl.advantages import is_informative
 from rl.collect import Collected, Collection, GroupSource, make_requests, scoring_deadline
 from rl.engine_thread import EngineThread
 from rl.state import PromptOrder
@@ -53,6 +56,7 @@ class StepCaptions:
     collected: Collected
     cursor: DataCursor  # of the next step's prompts
     waited_s: float  # by the driver, for captions that were not generated yet
+    num_rounds: int = 1  # of sampling; more with algorithm.dynamic_sampling
 
 
 class Pipeline:
@@ -88,12 +92,11 @@ class Pipeline:
         while len(self._under_way) <= self._ahead and step + len(self._under_way) <= self._last_step:
             next_cursor = self._under_way[-1].cursor if self._under_way else cursor
             self._under_way.append(self._begin(step + len(self._under_way), next_cursor))
-        started = time.perf_counter()
-        first = self._under_way[0]
-        first.generated.result()
-        waited_s = time.perf_counter() - started
-        self._under_way.popleft()
-        return StepCaptions(first.collection.finish(), first.cursor, waited_s)
+        taken = self._wait()
+        while self._wants_more(taken):
+            self._under_way.append(self._begin(step, taken.cursor, taken.num_rounds))
+            taken = _together(taken, self._wait())
+        return taken
 
     def sync(self, buckets: WeightBuckets, version: int) -> SyncStats | None:
         """Load weights into the engines, before any other work they have not begun.
@@ -122,10 +125,36 @@ class Pipeline:
                 item.generated.result()
             item.collection.abandon()
 
-    def _begin(self, step: int, cursor: DataCursor) -> _UnderWay:
+    def _wait(self) -> StepCaptions:
+        started = time.perf_counter()
+        first = self._under_way[0]
+        first.generated.result()
+        waited_s = time.perf_counter() - started
+        self._under_way.popleft()
+        return StepCaptions(first.collection.finish(), first.cursor, waited_s)
+
+    def _wants_more(self, taken: StepCaptions) -> bool:
+        algorithm = self._cfg.algorithm
+        if not algorithm.dynamic_sampling or taken.num_rounds >= algorithm.max_sampling_rounds:
+            return False
+        scored = [result for result in taken.collected.results if isinstance(result, ScoredGroup)]
+        return sum(is_informative(group.totals) for group in scored) < self._cfg.rollout.prompts_per_step
+
+    def _begin(self, step: int, cursor: DataCursor, num_rounds: int = 0) -> _UnderWay:
         samples = [self._samples[row] for row in self._order.rows(cursor)]
-        requests = make_requests(samples, self._cfg.rollout, self._cfg.seed, step)
+        first_index = num_rounds * len(samples)
+        requests = make_requests(samples, self._cfg.rollout, self._cfg.seed, step, first_index)
         at_once = self._cfg.pipeline.mode != "sync"
         collection = Collection(self._scorer, requests, self._deadline_s, judge_at_once=at_once)
         generated = self._thread.submit(lambda: collection.generate(self._pool))
         return _UnderWay(collection, generated, self._order.after(cursor))
+
+
+def _together(a: StepCaptions, b: StepCaptions) -> StepCaptions:
+    """Two rounds of one step."""
+    collected = Collected(
+        a.collected.results + b.collected.results,
+        a.collected.generate_s + b.collected.generate_s,
+        a.collected.judge_s + b.collected.judge_s,
+    )
+    return StepCaptions(collected, b.cursor, a.waited_s + b.waited_s, a.num_rounds + b.num_rounds)

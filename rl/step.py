@@ -89,18 +89,21 @@ def assemble(
     *,
     policy_version: int = 0,
     max_staleness: int | None = None,
+    max_groups: int | None = None,
 ) -> StepBatch:
     """Advantages of a step's groups, and everything that is said about them.
 
     Args:
         results: one a prompt, in the order of the prompts.
         policy_version: that the groups will train.
-        max_staleness: groups sampled by a policy more versions older teach nothing; null: all do.
+        max_staleness: groups sampled by a policy more versions older teach nothing; None: all do.
+        max_groups: that are learned from, for dynamic sampling: the first ones whose rewards differ. None: all.
     """
     scored = [result for result in results if isinstance(result, ScoredGroup)]
     ages = [policy_version - item.group.policy_version for item in scored]
     fresh = [max_staleness is None or age <= max_staleness for age in ages]
-    totals = [item.totals if ok else (None,) * len(item.totals) for item, ok in zip(scored, fresh, strict=True)]
+    wanted = fresh if max_groups is None else _first_informative(scored, fresh, max_groups)
+    totals = [item.totals if ok else (None,) * len(item.totals) for item, ok in zip(scored, wanted, strict=True)]
     lengths = [[len(one.token_ids) for one in item.group.completions] for item in scored]
     advantages = batch_advantages(totals, lengths, cfg)
     learned = [
@@ -121,7 +124,7 @@ def assemble(
         | {
             "rollout/failed": num_failed,
             "rollout/stale_groups": fresh.count(False),
-            "advantage/groups_too_few_scored": advantages.num_too_few - fresh.count(False),
+            "advantage/groups_too_few_scored": advantages.num_too_few - wanted.count(False),
             "advantage/groups_without_variance": advantages.num_no_variance,
         }
     )
@@ -133,6 +136,14 @@ def assemble(
         num_failed=num_failed,
         unscored_share=values.get("reward/unscored_share", 0.0),
     )
+
+
+def _first_informative(scored: Sequence[ScoredGroup], fresh: Sequence[bool], limit: int) -> list[bool]:
+    """Which groups dynamic sampling keeps."""
+    kept: list[bool] = []
+    for item, ok in zip(scored, fresh, strict=True):
+        kept.append(ok and is_informative(item.totals) and sum(kept) < limit)
+    return kept
 
 
 def write_rows(rows: Iterable[GroupRow], file: Path) -> None:

@@ -210,6 +210,7 @@ class _Trainer:
             step,
             policy_version=self.state.policy_version,
             max_staleness=self.cfg.pipeline.max_staleness,
+            max_groups=self.cfg.rollout.prompts_per_step if self.cfg.algorithm.dynamic_sampling else None,
         )
         write_rows(batch.rows, self.run_dir.rollouts_file(step))
         for row in batch.rows:
@@ -225,6 +226,7 @@ class _Trainer:
             "seconds/generate": collected.generate_s,
             "seconds/generate_wait": taken.waited_s,
             "seconds/judge": collected.judge_s,
+            "rollout/rounds": taken.num_rounds,
         }
         usage, before = self.actors.rewards.usage(), self.usage
         values |= judge_figures(usage - before)
@@ -240,7 +242,7 @@ class _Trainer:
                 values["seconds/step"] = time.perf_counter() - started
                 values |= timeline(values)
                 values["rollout/restarts"] = self.actors.pool.num_restarts
-                values["epoch"] = self.state.step / self.order.steps_per_epoch
+                values["epoch"] = self.state.cursor.epoch + self.state.cursor.batch / self.order.steps_per_epoch
                 metrics.log(step, values)
         show_captions(metrics, step, scored, self.cfg)
         return values

@@ -45,6 +45,7 @@ class Script:
     """What happens, and what was seen."""
 
     bad_clips: frozenset[str] = frozenset()
+    equal_rewards: frozenset[str] = frozenset()  # of these clips
     unscored_from_version: int | None = None
     sync_fails_at: int | None = None
     signal_at_update: int | None = None
@@ -96,6 +97,8 @@ class ScriptedRewards:
         limit = self.script.unscored_from_version
         if limit is not None and self.script.version >= limit:
             return [Unscored("cser", "the judge is away")] * len(captions)
+        if sample.id in self.script.equal_rewards:
+            return [RewardBreakdown(1.0, {}, {})] * len(captions)
         return [RewardBreakdown(float(caption), {}, {"repetition": self.script.repetition}) for caption in captions]
 
     def usage(self) -> Usage:
@@ -380,3 +383,44 @@ def test_an_async_run_that_was_interrupted_asks_for_the_same_prompts_again(tmp_p
     straight = Script()
     train(config(tmp_path / "straight"), straight)
     assert script.learned + again.learned == straight.learned
+
+
+def test_dynamic_sampling_goes_on_until_enough_groups_have_different_rewards(tmp_path: Path) -> None:
+    cfg = config(tmp_path, algorithm={"dynamic_sampling": True}, num_steps=2)
+    equal = frozenset(f"clip-{i}" for i in range(0, NUM_ROWS, 4))
+    script = Script(equal_rewards=equal)
+    train(cfg, script)
+    asked = [id_ for round_ in script.asked for id_ in round_]
+    assert sorted(asked) == sorted({*asked})  # no prompt twice before the epoch ends
+    assert all(len(groups) == PER_STEP and not equal & set(groups) for groups in script.learned)
+    rows = read_metrics(RunDir(tmp_path / "toy"))
+    assert sum(row["rollout/rounds"] or 0 for row in rows) == len(script.asked)
+    state = load_state(checkpoint(cfg))
+    assert state.num_prompts == len(asked)
+    assert (state.cursor.epoch, state.cursor.batch) == divmod(len(script.asked), NUM_ROWS // PER_STEP)
+
+
+def test_dynamic_sampling_has_an_end(tmp_path: Path) -> None:
+    cfg = config(tmp_path, algorithm={"dynamic_sampling": True, "max_sampling_rounds": 3}, num_steps=1)
+    script = Script(equal_rewards=frozenset(f"clip-{i}" for i in range(1, NUM_ROWS)))
+    train(cfg, script)
+    assert len(script.asked) == 3
+    assert script.learned in ([["clip-0"]], [])
+
+
+def test_an_interrupted_run_with_dynamic_sampling_goes_on_with_the_same_prompts(tmp_path: Path) -> None:
+    changes = {"algorithm": {"dynamic_sampling": True}, "num_steps": 4}
+    equal = frozenset(f"clip-{i}" for i in range(0, NUM_ROWS, 3))
+    first, again, straight = (Script(equal_rewards=equal) for _ in range(3))
+    first.signal_at_update = 2
+    with pytest.raises(SystemExit):
+        train(config(tmp_path, **changes), first)
+    train(config(tmp_path, **changes), again, resume=True)
+    train(config(tmp_path / "straight", **changes), straight)
+    assert first.asked + again.asked == straight.asked
+    assert first.learned + again.learned == straight.learned
+
+
+def test_dynamic_sampling_and_async_are_refused_together(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"pipeline\.mode=overlap or algorithm\.dynamic_sampling=false"):
+        config(tmp_path, algorithm={"dynamic_sampling": True}, pipeline={"mode": "async"})
