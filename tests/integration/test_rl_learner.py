@@ -114,7 +114,7 @@ def outcome(client: LearnerClient, groups: list[LearnerGroup], num_updates: int 
     tokens = [len(group.prompt.token_ids) for group in groups]
     stats = [client.update(groups, tokens) for _ in range(num_updates)]
     buckets = ray.get(list(client.weights().refs))
-    return Outcome(stats, {name: array.copy() for bucket in buckets for name, array in bucket})
+    return Outcome(stats, {name: array.copy() for bucket in buckets for name, array in bucket.weights})
 
 
 def outcomes(client: LearnerClient, groups: list[LearnerGroup], folder: Path) -> tuple[Outcome, Outcome]:
