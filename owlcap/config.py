@@ -94,6 +94,8 @@ class ClusterSection(Section):
 
     ray_address: str | None = None
     num_nodes: int = Field(default=1, gt=0)
+    cpus_per_node: int | None = Field(default=None, gt=0)  # for the plan of a cluster that is not joined yet
+    gpus_per_node: int | None = Field(default=None, ge=0)  # the same; null: not known
     learner_ranks: int = Field(default=1, gt=0)
     gpus_per_learner: int = Field(default=0, ge=0)
     cpus_per_learner: float = Field(default=1.0, gt=0)

@@ -6,33 +6,37 @@ import os
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from owlcap.config import RlRun
+from owlcap.config import ClusterSection, RlRun
 from owlcap.errors import PlacementError
 from rewards.catalogue import judge_calls
+from rl.nodes import ActorPlan, Layout, Node, lay_out
 from rl.state import PromptOrder, num_steps
 
+if TYPE_CHECKING:
+    from rich.columns import Columns
+
 TABLE_WIDTH = 100
+NODE_WIDTH = 48
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What there is to place actors on."""
+    """The nodes that there are to place actors on."""
 
-    cpus: float
-    gpus: int
-    what: str  # "this machine", or "the cluster at ..."
+    nodes: tuple[Node, ...]
+    what: str  # "this machine", or "the Ray cluster (3 nodes)"
 
+    @property
+    def cpus(self) -> float:
+        """CPUs of all nodes."""
+        return sum(node.cpus for node in self.nodes)
 
-@dataclass(frozen=True, slots=True)
-class ActorPlan:
-    """One kind of actor."""
-
-    role: str
-    count: int
-    cpus: float  # of one
-    gpus: int  # of one
-    does: str
+    @property
+    def gpus(self) -> int:
+        """GPUs of all nodes."""
+        return sum(node.gpus for node in self.nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,11 @@ class PlacementPlan:
         return self.num_steps * self.judge_calls_per_step + self.num_evaluations * self.judge_calls_per_evaluation
 
     @property
+    def layout(self) -> Layout | None:
+        """Which actors go on which node, where the nodes are known."""
+        return lay_out(self.actors, self.resources.nodes) if self.resources else None
+
+    @property
     def shortage(self) -> str | None:
         """What is asked for and not there, or None."""
         have = self.resources
@@ -81,24 +90,29 @@ class PlacementPlan:
             short.append(f"{self.gpus} GPUs asked for, {have.gpus} there")
         if self.cpus > have.cpus + 1e-6:
             short.append(f"{self.cpus:g} CPUs asked for, {have.cpus:g} there")
-        return "; ".join(short) or None
+        return "; ".join(short) or (self.layout.missing if self.layout else None)
 
     def check(self) -> None:
         """Raise PlacementError if the resources are known and do not suffice."""
         if self.shortage and self.resources:
             raise PlacementError(
                 f"{self.resources.what} cannot hold the run: {self.shortage}",
-                where="cluster.*: " + ", ".join(f"{a.count} x {a.role} ({_each(a)})" for a in self.actors),
-                allowed=f"at most {self.resources.cpus:g} CPUs and {self.resources.gpus} GPUs in all",
-                cure="lower cluster.learner_ranks, rollout_workers or their cpus_per_*/gpus_per_*, or join a larger "
+                where="cluster.*: " + ", ".join(f"{a.count} x {a.role} ({a.each} each)" for a in self.actors),
+                allowed="what its nodes have: "
+                + ", ".join(f"{node.name}: {node.cpus:g} CPU, {node.gpus} GPU" for node in self.resources.nodes),
+                cure="lower cluster.learner_ranks, rollout_workers, tensor_parallel or cpus_per_*, or join a larger "
                 "cluster with cluster.ray_address; `owlcap rl CONFIG --dry-run` shows the plan",
             )
 
 
 def plan(cfg: RlRun, resources: Resources | None = None) -> PlacementPlan:
-    """Work out a run's needs from its settings; `resources` defaults to this machine, if the run uses only it."""
-    if resources is None and cfg.cluster.ray_address is None:
-        resources = this_machine()
+    """Work out a run's needs from its settings.
+
+    Args:
+        resources: null: this machine, or for a cluster the nodes that cluster.* describes.
+    """
+    if resources is None:
+        resources = this_machine() if cfg.cluster.ray_address is None else _described(cfg.cluster)
     c, rollout = cfg.cluster, cfg.rollout
     sequences = rollout.prompts_per_step * rollout.group_size
     sampled = sequences * rollout.max_new_tokens
@@ -141,6 +155,7 @@ def render_plan(cfg: RlRun, resources: Resources | None = None) -> str:
     there = f"{have.what} has {have.cpus:g} CPUs, {have.gpus} GPUs" if have else "cluster not joined yet"
     nodes = f"{p.num_nodes} node{'s' if p.num_nodes > 1 else ''}; {there}"
     actors.add_row("all", str(sum(a.count for a in p.actors)), f"{p.cpus:g}", str(p.gpus), nodes, style="bold")
+    drawn = _draw(p)
     work = Table("", "a step", "the run", box=box.SIMPLE_HEAD, title="Work")
     for name, count in (
         ("prompts", p.prompts_per_step),
@@ -153,7 +168,7 @@ def render_plan(cfg: RlRun, resources: Resources | None = None) -> str:
     work.add_row("judge calls", f"{p.judge_calls_per_step:,}", f"{calls} (evaluations included)")
     work.add_row("steps", "1", "unknown" if p.num_steps is None else f"{p.num_steps:,}", style="bold")
     console = Console(file=StringIO(), width=TABLE_WIDTH, force_terminal=False)
-    console.print(actors, work, f"judge: {p.judge}", highlight=False, soft_wrap=False)
+    console.print(actors, *drawn, work, f"judge: {p.judge}", highlight=False, soft_wrap=False)
     for note in (*p.notes, *([f"will not start: {p.shortage}"] if p.shortage else [])):
         console.print(f"note: {note}", highlight=False)
     assert isinstance(console.file, StringIO)
@@ -165,17 +180,49 @@ def this_machine() -> Resources:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     gpus = found if visible is None else min(found, len([part for part in visible.split(",") if part.strip()]))
-    return Resources(cpus=len(os.sched_getaffinity(0)), gpus=gpus, what="this machine")
+    return Resources((Node("this machine", len(os.sched_getaffinity(0)), gpus),), what="this machine")
 
 
 def joined_cluster() -> Resources:
     """CPUs and GPUs of the Ray cluster that this process has joined."""
     import ray
 
-    total = ray.cluster_resources()
-    nodes = sum(1 for node in ray.nodes() if node["Alive"])
-    what = f"the Ray cluster ({nodes} node{'s' if nodes > 1 else ''})"
-    return Resources(cpus=total.get("CPU", 0.0), gpus=int(total.get("GPU", 0)), what=what)
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    nodes = tuple(
+        Node(
+            f"{node['NodeManagerAddress']} {node['NodeID'][:6]}",
+            resources.get("CPU", 0.0),
+            int(resources.get("GPU", 0)),
+        )
+        for node in alive
+        for resources in (node["Resources"],)
+    )
+    return Resources(nodes, what=f"the Ray cluster ({len(nodes)} node{'s' if len(nodes) > 1 else ''})")
+
+
+def _described(cluster: ClusterSection) -> Resources | None:
+    """The nodes of a cluster that is not joined yet, if the settings say what each has."""
+    if cluster.cpus_per_node is None or cluster.gpus_per_node is None:
+        return None
+    nodes = (Node(f"node {i}", cluster.cpus_per_node, cluster.gpus_per_node) for i in range(cluster.num_nodes))
+    return Resources(tuple(nodes), what=f"a cluster as described ({cluster.num_nodes} nodes)")
+
+
+def _draw(p: PlacementPlan) -> list[Columns]:
+    """A box a node, with its actors; nothing where the nodes are not known."""
+    from rich.columns import Columns
+    from rich.panel import Panel
+
+    if p.resources is None or p.layout is None:
+        return []
+    actors = {actor.role: actor for actor in p.actors}
+    boxes = []
+    for node in p.resources.nodes:
+        lines = [f"{share.count} x {share.role} ({actors[share.role].each})" for share in p.layout.on(node.name)]
+        boxes.append(
+            Panel("\n".join(lines) or "-", title=f"{node.name}: {node.cpus:g} CPU, {node.gpus} GPU", width=NODE_WIDTH)
+        )
+    return [Columns(boxes)]
 
 
 def evaluates_at(cfg: RlRun, step: int, last_step: int) -> bool:
@@ -219,10 +266,6 @@ def _rewards(cfg: RlRun) -> str:
     return " + ".join(f"{term.weight:g} x {term.name}" for term in cfg.rewards.terms)
 
 
-def _each(actor: ActorPlan) -> str:
-    return f"{actor.cpus:g} CPU, {actor.gpus} GPU each"
-
-
 def _times(count: int, steps: int | None) -> str:
     return "unknown" if steps is None else f"{count * steps:,}"
 
@@ -234,6 +277,10 @@ def _notes(cfg: RlRun) -> tuple[str, ...]:
         notes.append(
             f"one prompt with one completion may have {longest:,} tokens, more than algorithm.tokens_per_micro_batch "
             f"({cfg.algorithm.tokens_per_micro_batch:,}); such a pair is one forward by itself"
+        )
+    if cfg.cluster.ray_address is not None and _described(cfg.cluster) is None:
+        notes.append(
+            "cluster.cpus_per_node and gpus_per_node are not set, so it cannot be shown what goes on which node"
         )
     if cfg.num_steps is None and not Path(cfg.data.train).is_file():
         notes.append(f"data.train ({cfg.data.train}) is not there yet, so the run's length is unknown")

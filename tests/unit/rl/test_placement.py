@@ -8,9 +8,19 @@ import pytest
 
 from owlcap.config import RlRun
 from owlcap.errors import PlacementError
+from rl.nodes import ActorPlan, Node, Share, lay_out
 from rl.placement import Resources, evaluates_at, plan, render_plan
 
-TWO_CORES = Resources(cpus=2, gpus=0, what="this machine")
+
+def machine(cpus: float, gpus: int = 0) -> Resources:
+    return Resources((Node("this machine", cpus, gpus),), what="this machine")
+
+
+def cluster(*nodes: tuple[float, int]) -> Resources:
+    return Resources(tuple(Node(f"n{i}", *node) for i, node in enumerate(nodes)), what="the Ray cluster")
+
+
+TWO_CORES = machine(2)
 
 
 def data_at(path: str | Path) -> dict[str, object]:
@@ -74,8 +84,8 @@ def test_epochs_are_counted_from_the_data(tmp_path: Path) -> None:
 
 
 def test_gpus_that_are_not_there_are_refused() -> None:
-    cluster = {"gpus_per_learner": 1, "learner_ranks": 2, "rollout_workers": 2, "gpus_per_rollout": 1}
-    p = plan(rl_run(cluster=cluster), Resources(cpus=64, gpus=3, what="the Ray cluster (1 node)"))
+    asked = {"gpus_per_learner": 1, "learner_ranks": 2, "rollout_workers": 2, "gpus_per_rollout": 1}
+    p = plan(rl_run(cluster=asked), machine(64, 3))
     assert p.gpus == 4
     with pytest.raises(PlacementError, match="4 GPUs asked for, 3 there") as caught:
         p.check()
@@ -84,7 +94,7 @@ def test_gpus_that_are_not_there_are_refused() -> None:
 
 def test_cpus_that_are_not_there_are_refused() -> None:
     with pytest.raises(PlacementError, match=r"1\.9 CPUs asked for, 1 there"):
-        plan(rl_run(), Resources(cpus=1, gpus=0, what="this machine")).check()
+        plan(rl_run(), machine(1)).check()
 
 
 def test_a_cluster_not_joined_yet_is_not_judged() -> None:
@@ -94,8 +104,18 @@ def test_a_cluster_not_joined_yet_is_not_judged() -> None:
 
 
 def test_the_drawn_plan_names_actors_work_and_shortage() -> None:
-    text = render_plan(with_judge(), Resources(cpus=1, gpus=0, what="this machine"))
-    for part in ("learner", "rollout", "reward", "sequences", "judge calls", "Qwen3-32B", "240", "will not start"):
+    text = render_plan(with_judge(), machine(1))
+    for part in (
+        "learner",
+        "rollout",
+        "reward",
+        "this machine: 1 CPU, 0 GPU",
+        "sequences",
+        "judge calls",
+        "Qwen3-32B",
+        "240",
+        "will not start",
+    ):
         assert part in text
     assert max(len(line) for line in text.splitlines()) <= 100
 
@@ -103,3 +123,38 @@ def test_the_drawn_plan_names_actors_work_and_shortage() -> None:
 def test_unknown_length_is_said(tmp_path: Path) -> None:
     text = render_plan(rl_run(num_steps=None, data=data_at(tmp_path / "no.jsonl")), TWO_CORES)
     assert "the run's length is unknown" in " ".join(text.split())
+
+
+ENGINES = {
+    "ray_address": "auto",
+    "gpus_per_learner": 1,
+    "learner_ranks": 6,
+    "rollout_workers": 2,
+    "tensor_parallel": 4,
+    "gpus_per_rollout": 4,
+}
+
+
+def test_an_engine_is_never_divided_over_nodes() -> None:
+    p = plan(rl_run(cluster=ENGINES), cluster((32, 8), (32, 6)))  # 14 GPUs asked for, 14 there
+    with pytest.raises(PlacementError, match=r"1 of 2 rollout actors of 1 CPU and 4 GPU each find no node") as caught:
+        plan(rl_run(cluster=ENGINES), cluster((32, 6), (32, 6), (32, 2))).check()
+    assert "n2: 32 CPU, 2 GPU" in str(caught.value)
+    p.check()
+    assert p.layout is not None
+    assert p.layout.on("n0") == (Share("n0", "rollout", 2),)
+    assert p.layout.on("n1")[0] == Share("n1", "learner", 6)
+
+
+def test_ranks_go_on_as_few_nodes_as_hold_them() -> None:
+    ranks = ActorPlan("learner", 6, 1.0, 1, "")
+    assert lay_out([ranks], cluster((9, 8), (9, 6), (9, 2)).nodes).shares == (Share("n1", "learner", 6),)
+    assert [share.count for share in lay_out([ranks], cluster((9, 4), (9, 4)).nodes).shares] == [4, 2]
+
+
+def test_a_cluster_is_drawn_from_its_description() -> None:
+    described = ENGINES | {"num_nodes": 2, "cpus_per_node": 32, "gpus_per_node": 8}
+    text = render_plan(rl_run(cluster=described))
+    for part in ("node 0: 32 CPU, 8 GPU", "6 x learner (1 CPU and 1 GPU)", "2 x rollout (1 CPU and 4 GPU)"):
+        assert part in text
+    assert "cluster.cpus_per_node" in " ".join(render_plan(rl_run(cluster=ENGINES)).split())
