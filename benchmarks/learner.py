@@ -9,9 +9,12 @@ and loss, all groups in one micro batch:
 
 - packed: one row a group, [prompt | completion 1 | ... | completion G], the vision tower once a group;
 - padded: one row a completion, the vision tower once a group;
-- padded, vision a row: the same with the vision tower once a row, as where a processor's output is repeated.
+- padded, vision a row: the same with the vision tower once a row, as where a processor's output is repeated;
+- TRL: the loss of its GRPOTrainer, with a video as the pictures of its time steps, each as many patches and tokens; two
+  more tokens stand around each picture.
 
-The loss is what is compared, so completions have equal lengths and nothing is padded in fact. Seconds are medians of
+Completions have equal lengths, so nothing is padded in fact. All but TRL, which has other positions, must come to one
+loss. Seconds are medians of
 an update (forward, loss, backward, AdamW). Memory is the peak of the process above what it held before the update.
 Prints a table and, as the last line, one JSON object.
 """
@@ -21,13 +24,16 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +41,8 @@ if TYPE_CHECKING:
 
     from owlcap.types import Prompt
 
-VARIANTS = ("packed", "padded", "padded, vision a row")
+VARIANTS = ("packed", "padded", "padded, vision a row", "TRL")
+LossOf = Callable[[list["Group"]], "torch.Tensor"]
 GROUP_SIZE = 8
 VOCABULARY = 8192
 MIB = 2**20
@@ -76,7 +83,7 @@ def main() -> None:
                 f"| {shape} | {variant} | {f['seconds']:.3f} | {f['tokens'] / f['seconds']:.0f} | {slower:.1f}x | "
                 f"{f['peak_mib']:.0f} | {larger:.1f}x |"
             )
-    losses = [[f["loss"] for f in variants.values()] for variants in figures.values()]
+    losses = [[f["loss"] for name, f in variants.items() if name != "TRL"] for variants in figures.values()]
     assert all(max(row) - min(row) < 1e-4 for row in losses), f"the variants computed different losses: {losses}"
     print(json.dumps({"benchmark": "learner", "groups": arguments.groups, "figures": figures}))
 
@@ -93,16 +100,17 @@ def measure(shape: Shape, variant: str, num_groups: int, repeats: int, threads: 
     import torch
 
     torch.set_num_threads(threads)
-    model = policy()
+    model = policy(plain=variant == "TRL")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     groups = [make_group(shape, model, seed) for seed in range(num_groups)]
-    update(model, optimizer, groups[:1], "packed")  # buffers and optimizer state exist from here on
+    loss_of = trl_loss(model) if variant == "TRL" else partial(our_loss, model, variant=variant)
+    update(loss_of, optimizer, groups[:1])  # buffers and optimizer state exist from here on
     before = reset_peak()
     seconds: list[float] = []
     first_loss = 0.0
     for repeat in range(repeats):
         started = time.perf_counter()
-        loss = update(model, optimizer, groups, variant)
+        loss = update(loss_of, optimizer, groups)
         seconds.append(time.perf_counter() - started)
         first_loss = first_loss if repeat else loss
     tokens = num_groups * GROUP_SIZE * shape.completion
@@ -110,8 +118,8 @@ def measure(shape: Shape, variant: str, num_groups: int, repeats: int, threads: 
     return {"seconds": statistics.median(seconds), "peak_mib": peak / MIB, "loss": first_loss, "tokens": tokens}
 
 
-def policy() -> Qwen2_5_VLForConditionalGeneration:
-    """A random Qwen2.5-VL of 12 M parameters."""
+def policy(plain: bool) -> Qwen2_5_VLForConditionalGeneration:
+    """A random Qwen2.5-VL of 12 M parameters; `plain`: with transformers' own layers alone."""
     from tempfile import TemporaryDirectory
 
     from owlcap.models.load import freeze
@@ -129,9 +137,10 @@ def policy() -> Qwen2_5_VLForConditionalGeneration:
     vision.out_hidden_size = 256
     config.architectures = None
     model = random_model(config, seed=0)
-    use_patch_product(model)
-    use_even_attention(model)
-    use_shared_prefix_attention(model)
+    if not plain:
+        use_patch_product(model)
+        use_even_attention(model)
+        use_shared_prefix_attention(model)
     freeze(model, vision=True, projector=False)
     return model.train()
 
@@ -166,13 +175,17 @@ def make_group(shape: Shape, model: Qwen2_5_VLForConditionalGeneration, seed: in
     return Group(prompt, [words(shape.completion) for _ in range(GROUP_SIZE)], advantages)
 
 
-def update(
-    model: Qwen2_5_VLForConditionalGeneration,
-    optimizer: torch.optim.Optimizer,
-    groups: list[Group],
-    variant: str,
-) -> float:
-    """One optimizer step on all groups, a group a micro batch; the loss."""
+def update(loss_of: LossOf, optimizer: torch.optim.Optimizer, groups: list[Group]) -> float:
+    """One optimizer step on all groups; the loss."""
+    loss = loss_of(groups)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=False)
+    return loss.item()
+
+
+def our_loss(model: Qwen2_5_VLForConditionalGeneration, groups: list[Group], variant: str) -> torch.Tensor:
+    """Of all groups as one micro batch."""
     import torch
 
     from owlcap.config import AlgorithmSection
@@ -196,10 +209,86 @@ def update(
         size=BatchSize(len(logprobs_BT), logprobs_BT.numel()),
         max_new_tokens=logprobs_BT.shape[1],
     )
-    loss.loss.backward()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=False)
-    return loss.loss.item()
+    return loss.loss
+
+
+def trl_loss(model: Qwen2_5_VLForConditionalGeneration) -> LossOf:
+    """The loss of TRL's trainer, which is made with a processor of its own and never trains."""
+    from tempfile import mkdtemp
+
+    import torch
+    from datasets import Dataset
+    from transformers import AutoProcessor
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    from owlcap.models.tiny import make_tiny_model
+
+    folder = Path(mkdtemp())
+    make_tiny_model(folder / "model", ["A person waves."], seed=0)
+    config = GRPOConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=GROUP_SIZE,
+        num_generations=GROUP_SIZE,
+        beta=0.0,  # set below: a reference model is not wanted, its logprobs are given
+        loss_type="grpo",
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to=[],
+    )
+    trainer = GRPOTrainer(
+        model=model,
+        args=config,
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": "Describe the video."}]}]),
+        processing_class=AutoProcessor.from_pretrained(folder / "model"),
+    )
+    trainer.beta = 0.04
+    trainer.current_gradient_accumulation_steps = 1
+    shutil.rmtree(folder)
+
+    def loss(groups: list[Group]) -> torch.Tensor:
+        inputs = trl_inputs(model, groups)
+        with torch.no_grad():  # any values do, and cost nothing
+            shape = inputs["completion_ids"].shape
+            inputs["ref_per_token_logps"] = torch.full(shape, -9.0)
+        return trainer._compute_loss(trainer.model, inputs)
+
+    return loss
+
+
+def trl_inputs(model: Qwen2_5_VLForConditionalGeneration, groups: list[Group]) -> dict[str, Any]:
+    """A padded batch as TRL makes it: each row with the pictures of its own."""
+    import torch
+
+    config = model.config
+    prompts, completions, pixels, grids, advantages = [], [], [], [], []
+    for group in groups:
+        t, h, w = group.prompt.vision.video_grid_thw
+        text = [token for token in group.prompt.token_ids if token != config.video_token_id]
+        picture = [config.vision_start_token_id, *[config.image_token_id] * (h * w // 4), config.vision_end_token_id]
+        row = [*text[:8], *picture * t, *text[10:]]  # in place of the video's start and end
+        for completion, advantage in zip(group.completions, group.advantages, strict=True):
+            prompts.append(row)
+            completions.append(completion)
+            pixels.append(torch.from_numpy(group.prompt.vision.pixel_values_videos))
+            grids += [[1, h, w]] * t
+            advantages.append(advantage)
+    prompt_ids, completion_ids = torch.tensor(prompts), torch.tensor(completions)
+    ids = torch.cat([prompt_ids, completion_ids], dim=1)
+    return {
+        "prompt_ids": prompt_ids,
+        "prompt_mask": torch.ones_like(prompt_ids),
+        "completion_ids": completion_ids,
+        "completion_mask": torch.ones_like(completion_ids),
+        "advantages": torch.tensor(advantages),
+        "pixel_values": torch.cat(pixels),
+        "image_grid_thw": torch.tensor(grids),
+        "num_images": [group.prompt.vision.video_grid_thw[0] for group in groups for _ in group.completions],
+        "mm_token_type_ids": (ids == config.image_token_id).long(),
+        "num_items_in_batch": torch.tensor(completion_ids.numel()),
+    }
 
 
 def reset_peak() -> int:
