@@ -22,6 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from owlcap.errors import CheckpointError
+from owlcap.logging import get_logger
+
+logger = get_logger(__name__)
 
 META = "meta.json"
 FORMAT = 1
@@ -81,7 +84,8 @@ class CheckpointStore:
             temporary.mkdir()
             try:
                 writer(temporary)
-                (temporary / META).write_text(json.dumps({"format": FORMAT, **asdict(meta)}), encoding="utf-8")
+                described = {"format": FORMAT, "files": file_sizes(temporary), **asdict(meta)}
+                (temporary / META).write_text(json.dumps(described), encoding="utf-8")
                 sync_tree(temporary)
                 self._retire(final)
                 temporary.rename(final)
@@ -99,9 +103,12 @@ class CheckpointStore:
         return sorted(p for p in self.root.iterdir() if _STEP.fullmatch(p.name) and (p / META).is_file())
 
     def latest(self) -> Path | None:
-        """The newest complete checkpoint, if there is one."""
-        paths = self.complete()
-        return paths[-1] if paths else None
+        """The newest complete checkpoint, if there is one; of a damaged one it warns, and takes the one before."""
+        for path in reversed(self.complete()):
+            if (damage := find_damage(path)) is None:
+                return path
+            logger.warning("%s is passed over: %s", path, damage)
+        return None
 
     def _check_room(self) -> None:
         """Find a full disk before any rank writes: ranks of which one fails leave the others waiting for it."""
@@ -127,7 +134,25 @@ class CheckpointStore:
 
 def folder_size(folder: Path) -> int:
     """Bytes of all files below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(file_sizes(folder).values())
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file below a folder, by its path from there."""
+    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def find_damage(checkpoint: Path) -> str | None:
+    """Why a checkpoint cannot be whole (cut short when it was copied, say), or None: files are there in full size."""
+    try:
+        wanted: dict[str, int] = json.loads((checkpoint / META).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{META} cannot be read ({type(error).__name__}: {error})"
+    found = file_sizes(checkpoint)
+    for name, size in wanted.items():
+        if found.get(name) != size:
+            return f"{name} has {found[name]} of {size} bytes" if name in found else f"{name} is not there"
+    return None
 
 
 def load_meta(checkpoint: Path) -> CheckpointMeta:

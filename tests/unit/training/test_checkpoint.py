@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +77,25 @@ def test_half_written_folders_are_never_taken_for_checkpoints(tmp_path: Path) ->
     assert store.latest() == good
     store.write(meta(4), write_state)
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda good: (good / "engine" / "state.pt").write_bytes(b"x" * 10), "state.pt has 10 of 100000 bytes"),
+        (lambda good: (good / "engine" / "state.pt").unlink(), "state.pt is not there"),
+        (lambda good: (good / META).write_text('{"format": 1, '), "meta.json cannot be read"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None], said: str
+) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    good = store.write(meta(1), write_state)
+    damage(store.write(meta(2), write_state))
+    assert store.latest() == good
+    assert "step-00000002 is passed over" in caplog.text
+    assert said in caplog.text
 
 
 def test_a_full_disk_is_one_error_and_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
