@@ -1,11 +1,13 @@
-"""The toy run while its parts are killed, and after its driver was."""
+"""The toy run while its parts are killed, after its driver was, and resumed with what does not fit."""
 
 from __future__ import annotations
 
 import math
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +22,9 @@ import pytest
 from owlcap.config import RlRun
 from owlcap.config_io import dump
 from owlcap.data.rows import read_rows
+from owlcap.errors import CheckpointError
 from owlcap.metrics import read_metrics
+from owlcap.models.tiny import make_tiny_model
 from owlcap.runs import RunDir
 from owlcap.training.checkpoint import CheckpointStore, DataCursor
 from rl.state import PromptOrder
@@ -133,3 +137,42 @@ def test_a_run_whose_driver_was_killed_goes_on_bit_for_bit(straight: RunDir, wor
     output, _ = again.communicate(timeout=DEADLINE_S)
     assert again.returncode == 0, output
     assert_same_run(run, straight)
+
+
+def refusal(*arguments: str | Path) -> str:
+    """What a command says that ends with an error and not with a traceback."""
+    command = owlcap(*arguments)
+    output, _ = command.communicate(timeout=DEADLINE_S)
+    assert command.returncode == 2, output
+    assert "Traceback" not in output
+    return " ".join(output.split())
+
+
+def test_resuming_with_other_ranks_or_precision_is_refused_before_anything_starts(
+    straight: RunDir, world: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(straight.path, tmp_path / "run")
+    file = write_config(config(world, tmp_path), tmp_path)
+    said = refusal("rl", file, "cluster.learner_ranks=1", "model.dtype=bf16", "--resume")
+    assert "checkpoint belongs to another model or set-up" in said
+    assert "world_size: checkpoint 2, run 1" in said
+    assert "dtype: checkpoint fp32, run bf16" in said
+
+
+def test_resuming_with_another_model_lists_what_differs(
+    straight: RunDir, world: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    shutil.copytree(straight.path, tmp_path / "run")
+    other = make_tiny_model(tmp_path / "other", ["another vocabulary, and a much smaller one"], seed=1)
+    model = {"path": str(other), "dtype": "fp32", "freeze_projector": True, "gradient_checkpointing": False}
+    with pytest.raises(CheckpointError, match=r"embed_tokens.weight: shape \[\d+, \d+\] in the checkpoint"):
+        run_rl(config(world, tmp_path, model=model), resume=True)
+
+
+def test_a_cluster_that_does_not_answer_is_refused_in_seconds(world: Path, tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # nobody listens
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        said = refusal("rl", write_config(config(world, tmp_path), tmp_path), f"cluster.ray_address={address}")
+    assert "no Ray cluster answers" in said
+    assert f"cluster.ray_address={address}" in said

@@ -226,3 +226,11 @@ def test_several_passes_and_mini_batches_without_kl(groups: list[LearnerGroup], 
     assert stats.kl == 0.0
     # A first update's policy loss is minus the mean advantage; later passes are better than that.
     assert stats.policy_loss < -np.mean([advantage for group in groups for advantage in group.advantages])
+
+
+def test_weights_outlive_the_ranks_that_made_them(tiny_policy: Path) -> None:
+    with learner(tiny_policy) as client:
+        refs = client.weights().refs
+        client.close()
+        buckets = ray.get(list(refs))
+    assert sum(len(bucket.weights) for bucket in buckets) > 0
