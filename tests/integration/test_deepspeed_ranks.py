@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 from ray import cloudpickle
+from ray.exceptions import ObjectLostError
 
 from owlcap.config import ClusterSection, DeepSpeedSection, ModelSection, OptimizerSection, VideoSection
 from owlcap.errors import CheckpointError, PlacementError, TrainingError
 from owlcap.training.engine import StepStats
-from owlcap.training.group import WorkerGroup, gather, make_worker_group, stop_worker_group
+from owlcap.training.group import LearnerLostError, WorkerGroup, gather, make_worker_group, stop_worker_group
 from owlcap.training.worker import ONE_TO_ALL, TrainingSpec, TrainingWorker, register
 from owlcap.types import Prompt, VisionInputs
 from sft.collate import SftItem, caption_loss, collate
@@ -242,3 +244,31 @@ def test_a_rank_that_dies_is_an_error_and_not_a_wait(ray_cluster: None, tiny_pol
     with pytest.raises(TrainingError, match=r"learner rank \d died while dying"):
         gather(group.die(), DEADLINE_S, "dying")
     stop_worker_group(group)
+
+
+class DiesAtStart(TrainingWorker):
+    """Its second rank never joins the others, which wait for it."""
+
+    def __init__(self, spec: TrainingSpec) -> None:
+        if os.environ["RANK"] == "1":
+            os._exit(1)
+        super().__init__(spec)
+
+
+def test_ranks_do_not_wait_for_one_that_died_at_its_start(ray_cluster: None, tiny_policy: Path) -> None:
+    model = ModelSection(path=str(tiny_policy), dtype="fp32")
+    spec = TrainingSpec(model, VideoSection(), OPTIMIZER, DeepSpeedSection(), total_steps=8, seed=0)
+    group = make_worker_group(DiesAtStart, (spec,), CLUSTER.model_copy(update={"learner_ranks": 2}))
+    with pytest.raises(LearnerLostError, match="learner rank 1 died while loading"):
+        gather(group.start(), DEADLINE_S, "loading")
+    stop_worker_group(group)
+
+
+@ray.remote
+def fetch_prompts() -> None:
+    raise ObjectLostError("ab" * 14, None, "")  # type: ignore[arg-type]  # what ray.get says in a rank
+
+
+def test_inputs_that_are_lost_with_a_node_are_a_lost_learner(ray_cluster: None) -> None:
+    with pytest.raises(LearnerLostError, match="learner rank 0 lost its inputs while updating"):
+        gather([fetch_prompts.remote()], DEADLINE_S, "updating")
