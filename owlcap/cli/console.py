@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from errno import EACCES, EISDIR
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from owlcap.errors import OwlcapError
+from owlcap.errors import ConfigError, OwlcapError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,6 +19,28 @@ if TYPE_CHECKING:
 def say(text: str) -> None:
     """Print a result as it is, without wrapping or markup: it may be piped into a file."""
     sys.stdout.write(text + "\n")
+
+
+def check_out(out: Path | None) -> None:
+    """Find out whether --out can be written before the work that it is to hold is done; its folder is made.
+
+    Raises:
+        ConfigError: it is a folder, or it or its folder cannot be written.
+    """
+    if out is None:
+        return
+    try:
+        if out.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(out if out.exists() else out.parent, os.W_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
+    except OSError as error:
+        raise ConfigError(
+            f"--out cannot be written: {error.strerror}",
+            where=str(out),
+            cure="name a file in a folder that you can write to",
+        ) from error
 
 
 def stderr_console() -> Console:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from owlcap.cli.console import progress_bar, say
+from owlcap.cli.console import check_out, progress_bar, say
 from owlcap.errors import ConfigError
 
 app = typer.Typer(help="Measure captions on held-out clips.", no_args_is_help=True)
@@ -38,6 +38,7 @@ def captions(
     from owlcap.config import RlRun
     from owlcap.config_io import load_run
 
+    check_out(out)
     run = load_run(config, override or ()) if config else None
     if run is not None and not isinstance(run, RlRun):
         raise ConfigError("evaluation takes its rewards from an RL configuration", where=config, allowed="kind: rl")

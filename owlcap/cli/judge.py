@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from owlcap.cli.console import progress_bar, say
+from owlcap.cli.console import check_out, progress_bar, say
 from owlcap.errors import ConfigError
 
 
@@ -31,6 +31,7 @@ def judge_check(
     from rewards.judge_check_run import check_judge
     from rewards.labelled import read_rows
 
+    check_out(out)
     settings = load_rewards(config, overrides or ())
     for option, number in (("--repeats", repeats), ("--num-rows", num_rows)):
         if number is not None and number < 1:

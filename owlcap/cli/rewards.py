@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from owlcap.cli.console import progress_bar, say
+from owlcap.cli.console import check_out, progress_bar, say
 from owlcap.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def score(
     others, files, overrides = _sorted_out(given)
     if others:
         raise ConfigError(f"{others[0]} is no file of captions", allowed="names that end with .jsonl, and key=value")
-    _check_out(out, resume)
+    check_out(out)
+    _check_resume(out, resume)
     settings = load_rewards(reward, overrides)
     suite = make_suite(settings)
     contents = look_through(files)
@@ -89,6 +90,7 @@ def compare(
     from owlcap.types import ScoredRollout
     from rewards.suite import make_suite
 
+    check_out(out)
     rewards, files, overrides = _sorted_out(given)
     if len(set(rewards)) < 2:
         raise ConfigError(
@@ -131,7 +133,7 @@ def _sorted_out(given: Sequence[str]) -> tuple[list[str], list[Path], list[str]]
     return others, files, overrides
 
 
-def _check_out(out: Path | None, resume: bool) -> None:
+def _check_resume(out: Path | None, resume: bool) -> None:
     if resume and out is None:
         raise ConfigError("--resume is given without --out", cure="name the file to go on with: --out FILE")
     if out is not None and out.exists() and not resume:

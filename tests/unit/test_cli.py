@@ -99,3 +99,22 @@ def test_an_error_raised_in_an_actor_is_told_as_the_actor_raised_it(capsys: pyte
 def test_markup_in_an_error_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     show_error(ConfigError("rewards.terms[0] is [red]", allowed="a section"))
     assert capsys.readouterr().err == "error: rewards.terms[0] is [red]\n  allowed: a section\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["score", "c.jsonl", "--reward", "r.yaml"],
+        ["score", "c.jsonl", "--reward", "r.yaml", "--resume"],
+        ["compare", "a.yaml", "b.yaml", "c.jsonl"],
+        ["judge-check", "r.yaml"],
+        ["eval", "captions", "c.jsonl", "d.jsonl"],
+    ],
+)
+def test_an_out_that_is_a_folder_is_refused_before_anything_is_done(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--out", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "--out cannot be written: Is a directory" in capsys.readouterr().err
