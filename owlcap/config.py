@@ -23,6 +23,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
+class LoraSection(Section):
+    """Low-rank adapters of the language model, trained in place of its weights: see owlcap.models.lora."""
+
+    rank: int = Field(default=32, gt=0)
+    alpha: int = Field(default=64, gt=0)  # the change is scaled by alpha / rank
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
 class ModelSection(Section):
     """The policy checkpoint and how it is held in memory."""
 
@@ -32,6 +41,7 @@ class ModelSection(Section):
     freeze_vision: bool = True  # the vision blocks
     freeze_projector: bool = False  # the vision tower's patch merger
     gradient_checkpointing: bool = True
+    lora: LoraSection | None = None  # null: the language model's own weights are trained
 
 
 class VideoSection(Section):

@@ -4,7 +4,8 @@
         ─> reference logprobs (once) ─> [old logprobs (once, if there are several updates)]
         ─> for each pass and mini-batch: policy logprobs ─> share of the loss ─> backward ... ─> optimizer step
 
-The reference policy is a whole frozen copy on every rank, left out when kl_beta is 0. When the vision
+The reference policy is a whole frozen copy on every rank, left out when kl_beta is 0, or where the policy without its
+LoRA adapters is the reference. When the vision
 tower and its merger are frozen and both policies come from one checkpoint, they see the same features, which
 are computed once a micro batch and step, and the copy keeps no tower.
 
@@ -27,6 +28,7 @@ from verl.single_controller.base.decorator import register
 
 from owlcap.config import AlgorithmSection
 from owlcap.models.logprobs import completion_logprobs, vision_features
+from owlcap.models.lora import without_lora
 from owlcap.training.worker import ONE_TO_ALL, PER_RANK, TrainingSpec, TrainingWorker, WorkerReport
 from owlcap.types import LearnerGroup, VisionInputs
 from rl.batching import MicroBatch
@@ -77,12 +79,14 @@ class LearnerWorker(TrainingWorker):
         self._frozen_vision = spec.model.freeze_vision and spec.model.freeze_projector
         same = Path(learning.reference_model).absolute() == Path(spec.model.path).absolute()
         self._shared_vision = self._frozen_vision and same
+        self._has_reference = learning.algorithm.kl_beta > 0
+        self._base_is_reference = spec.model.lora is not None and self._shared_vision  # adapters are all that changes
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
     def start(self) -> WorkerReport:
         """Load the policy, build the engine, load the reference."""
         report = TrainingWorker.start(self)
-        if self.learning.algorithm.kl_beta > 0:
+        if self._has_reference and not self._base_is_reference:
             self.reference = self._load_reference()
         return report
 
@@ -95,7 +99,7 @@ class LearnerWorker(TrainingWorker):
             loaded = self._load(work)
         everything = [batch for batches in loaded for batch in batches]
         self._prepare(everything, stats)
-        if self.reference is not None and self.learning.algorithm.kl_in == "reward":
+        if self._has_reference and self.learning.algorithm.kl_in == "reward":
             subtract_kl(everything, work.groups, self.learning.algorithm)
         passes = self.learning.algorithm.num_epochs
         several = passes * len(loaded) > 1
@@ -119,7 +123,7 @@ class LearnerWorker(TrainingWorker):
     def _load_reference(self) -> Qwen2_5_VLForConditionalGeneration:
         from owlcap.models.load import load_policy
 
-        changes = {"path": self.learning.reference_model, "gradient_checkpointing": False}
+        changes = {"path": self.learning.reference_model, "gradient_checkpointing": False, "lora": None}
         reference = load_policy(self.spec.model.model_copy(update=changes), device=str(self.engine.device))
         reference.requires_grad_(False)
         if self._shared_vision:
@@ -137,20 +141,24 @@ class LearnerWorker(TrainingWorker):
 
     def _prepare(self, batches: Sequence[LoadedBatch], stats: RankStats) -> None:
         """Vision features and reference logprobs, which no update of this step changes."""
-        temperature = self.learning.temperature
         with torch.no_grad():
             for batch in batches if self._frozen_vision else ():
                 with clock(stats, "vision_s"):
                     visions = batch.packed.visions
                     batch.features = self.engine.run(partial(_vision_features, visions=visions))
-            for batch in batches if self.reference is not None else ():
+            for batch in batches if self._has_reference else ():
                 with clock(stats, "reference_s"):
-                    assert self.reference is not None
-                    features = batch.features if self._shared_vision else None
-                    logprobs_N = completion_logprobs(
-                        self.reference, batch.packed, temperature=temperature, features=features
-                    )
-                    batch.reference_BT = batch.rows(logprobs_N)
+                    batch.reference_BT = batch.rows(self._reference_logprobs(batch))
+
+    def _reference_logprobs(self, batch: LoadedBatch) -> torch.Tensor:
+        """The reference's logprobs [N] of a micro batch."""
+        temperature = self.learning.temperature
+        if self._base_is_reference:
+            with without_lora(self.engine.module):
+                return self.engine.run(partial(_policy_logprobs, batch=batch, temperature=temperature))[0]
+        assert self.reference is not None
+        features = batch.features if self._shared_vision else None
+        return completion_logprobs(self.reference, batch.packed, temperature=temperature, features=features)
 
     def _logprobs(self, batch: LoadedBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """The policy's logprobs and entropies [N] of a micro batch."""

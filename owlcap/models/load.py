@@ -35,6 +35,7 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration
 
+    from owlcap.models.lora import add_lora
     from owlcap.models.patch_embed import use_patch_product
     from owlcap.models.prefix_attention import use_shared_prefix_attention
     from owlcap.models.vision_attention import use_even_attention
@@ -66,6 +67,8 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
     use_even_attention(policy)
     if policy.model.language_model.config._attn_implementation == "sdpa":
         use_shared_prefix_attention(policy)
+    if model.lora is not None:
+        add_lora(policy, model.lora)
     freeze(policy, vision=model.freeze_vision, projector=model.freeze_projector)
     if model.gradient_checkpointing:
         policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

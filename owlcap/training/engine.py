@@ -26,6 +26,7 @@ from torch import nn
 
 from owlcap.config import DeepSpeedSection, OptimizerSection
 from owlcap.errors import TrainingError
+from owlcap.models.lora import FACTOR, Stored, stored_weights
 from owlcap.training.deepspeed_config import Dtype, deepspeed_settings, make_optimizer
 from owlcap.training.schedule import learning_rate
 
@@ -86,6 +87,7 @@ class TrainingEngine:
     ) -> None:
         self.module = model
         self.params = tuple(ParamShape(n, tuple(p.shape), p.requires_grad) for n, p in model.named_parameters())
+        self._has_lora = any(FACTOR in param.name for param in self.params)  # then frozen weights are not checkpointed
         self.total_steps = total_steps
         self.max_skipped_in_a_row = max_skipped_in_a_row
         self.num_steps = 0
@@ -163,7 +165,7 @@ class TrainingEngine:
         return StepStats(self.num_steps, lr, math.inf if skipped else norm, skipped, self.num_skipped)
 
     def gathered_state(self, bucket_bytes: int = 512 * 2**20) -> Iterator[list[tuple[str, torch.Tensor]]]:
-        """All weights, bucket by bucket, under the model's own `state_dict` names (tied ones included).
+        """All weights, bucket by bucket, under the plain model's `state_dict` names (tied ones included; LoRA merged).
 
         Every rank must exhaust the iterator; rank 0 gets (name, CPU tensor) pairs, the others empty lists.
         A tensor may share the live weight's memory and is valid until the next bucket is asked for.
@@ -172,33 +174,38 @@ class TrainingEngine:
 
         with torch.no_grad():
             for bucket in _buckets(self.module, bucket_bytes):
-                with zero.GatheredParameters(
-                    [t for _, t in bucket if isinstance(t, nn.Parameter)], enabled=self._zero_stage == 3
-                ):
-                    yield [(n, t.detach().cpu()) for n, t in bucket] if dist.get_rank() == 0 else []
+                parts = [part for one in bucket for part in one.parts if isinstance(part, nn.Parameter)]
+                with zero.GatheredParameters(parts, enabled=self._zero_stage == 3):
+                    yield [(one.name, one.value().cpu()) for one in bucket] if dist.get_rank() == 0 else []
 
     def save(self, folder: Path) -> None:
         """Write this rank's part of weights, optimizer and counters; all ranks call it (no RNG: worker)."""
         counters = {"num_steps": self.num_steps, "num_skipped": self.num_skipped, "in_a_row": self._skipped_in_a_row}
-        self._engine.save_checkpoint(str(folder), tag=STATE_TAG, client_state={"owlcap": counters}, save_latest=False)
+        self._engine.save_checkpoint(
+            str(folder),
+            tag=STATE_TAG,
+            client_state={"owlcap": counters},
+            save_latest=False,
+            exclude_frozen_parameters=self._has_lora,
+        )
 
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote, with the same ranks and ZeRO stage; all ranks call it."""
-        _, client = self._engine.load_checkpoint(str(folder), tag=STATE_TAG)
+        _, client = self._engine.load_checkpoint(str(folder), tag=STATE_TAG, load_module_strict=not self._has_lora)
         assert client is not None
         counters = client["owlcap"]
         self.num_steps, self.num_skipped = counters["num_steps"], counters["num_skipped"]
         self._skipped_in_a_row = counters["in_a_row"]
 
 
-def _buckets(model: nn.Module, bucket_bytes: int) -> Iterator[list[tuple[str, torch.Tensor]]]:
-    """Parameters (tied names too) and persistent buffers, cut into lists of about `bucket_bytes`."""
-    bucket: list[tuple[str, torch.Tensor]] = []
+def _buckets(model: nn.Module, bucket_bytes: int) -> Iterator[list[Stored]]:
+    """The model's weights, cut into lists of about `bucket_bytes`."""
+    bucket: list[Stored] = []
     size = 0
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        numel = getattr(tensor, "ds_numel", tensor.numel())  # ZeRO-3 keeps the full size here
-        bucket.append((name, tensor))
-        size += numel * tensor.element_size()
+    for one in stored_weights(model):
+        numel = getattr(one.tensor, "ds_numel", one.tensor.numel())  # ZeRO-3 keeps the full size here
+        bucket.append(one)
+        size += numel * one.tensor.element_size()
         if size >= bucket_bytes:
             yield bucket
             bucket, size = [], 0

@@ -16,7 +16,7 @@ import torch
 from ray import cloudpickle
 from ray.exceptions import ObjectLostError
 
-from owlcap.config import ClusterSection, DeepSpeedSection, ModelSection, OptimizerSection, VideoSection
+from owlcap.config import ClusterSection, DeepSpeedSection, LoraSection, ModelSection, OptimizerSection, VideoSection
 from owlcap.errors import CheckpointError, PlacementError, TrainingError
 from owlcap.training.engine import StepStats
 from owlcap.training.group import LearnerLostError, WorkerGroup, gather, make_worker_group, stop_worker_group
@@ -47,13 +47,21 @@ class Probe(TrainingWorker):
     """Trains a fresh engine with any settings on the same eight samples, divided over the ranks."""
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
-    def train(self, stage: int, dtype: str, num_steps: int, poison_step: int = -1, offload: bool = False) -> Trained:
-        self.make(stage, dtype, offload)
+    def train(
+        self,
+        stage: int,
+        dtype: str,
+        num_steps: int,
+        poison_step: int = -1,
+        offload: bool = False,
+        lora: LoraSection | None = None,
+    ) -> Trained:
+        self.make(stage, dtype, offload, lora)
         return self.steps(num_steps, poison_step)
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
-    def make(self, stage: int, dtype: str, offload: bool = False) -> None:
-        section = self.spec.model.model_copy(update={"dtype": dtype})
+    def make(self, stage: int, dtype: str, offload: bool = False, lora: LoraSection | None = None) -> None:
+        section = self.spec.model.model_copy(update={"dtype": dtype, "lora": lora})
         deepspeed = DeepSpeedSection(zero_stage=stage, offload_optimizer=offload)  # type: ignore[arg-type]
         self.spec = TrainingSpec(section, self.spec.video, OPTIMIZER, deepspeed, total_steps=8, seed=0)
         self.build_engine(self.load_model())
@@ -156,6 +164,26 @@ def test_frozen_weights_stay_and_trained_ones_move(groups: tuple[WorkerGroup, Wo
     assert not any(name.startswith("model.visual.blocks") for name in moved)
     assert "model.visual.merger.mlp.0.weight" in moved
     assert "lm_head.weight" in moved
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_lora_trains_the_same_at_every_zero_stage_and_resumes_exactly(
+    groups: tuple[WorkerGroup, WorkerGroup], plain: Trained, stage: int, tmp_path: Path
+) -> None:
+    lora = LoraSection(rank=4)
+    alone: Trained = gather(groups[0].train(0, "fp32", 2, lora=lora), DEADLINE_S, "training")[0]
+    assert alone.weights.keys() == plain.weights.keys()
+    gather(groups[1].make(stage, "fp32", lora=lora), DEADLINE_S, "making")
+    gather(groups[1].steps(1), DEADLINE_S, "training")
+    gather(groups[1].save(str(tmp_path)), DEADLINE_S, "saving")
+    straight: list[Trained] = gather(groups[1].steps(1), DEADLINE_S, "training")
+    for name, weight in alone.weights.items():
+        np.testing.assert_allclose(straight[0].weights[name], weight, atol=1e-5, err_msg=name)
+    gather(groups[1].make(stage, "fp32", lora=lora), DEADLINE_S, "making")
+    gather(groups[1].load(str(tmp_path)), DEADLINE_S, "loading")
+    resumed: list[Trained] = gather(groups[1].steps(1), DEADLINE_S, "training")
+    for name, weight in straight[0].weights.items():
+        np.testing.assert_array_equal(resumed[0].weights[name], weight, err_msg=name)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
