@@ -387,6 +387,11 @@ class RlRun(Run):
         check_divides(
             "rollout.prompts_per_step", self.rollout.prompts_per_step, self.cluster.learner_ranks * minibatches
         )
+        if self.model.lora is not None and self.model.lora.dropout:
+            raise ValueError(
+                "model.lora.dropout must be 0 in reinforcement learning: the policy that is trained would be another "
+                "than the one that sampled"
+            )
         if self.algorithm.dynamic_sampling and self.pipeline.mode == "async":
             raise ValueError(
                 "algorithm.dynamic_sampling samples on when it knows a step's rewards, pipeline.mode async before: set "

@@ -96,7 +96,9 @@ def cache_stats(path: Path) -> CacheStats:
             oldest = file.execute("SELECT MIN(created) FROM replies").fetchone()[0]
     except sqlite3.Error as error:
         raise ConfigError(
-            f"not a judge cache: {error}", where=str(path), cure="owlcap cache clear begins a new one"
+            f"not a judge cache: {error}",
+            where=str(path),
+            cure="delete it, or name another --path; a run sets a broken cache aside by itself",
         ) from error
     num_bytes = sum(part.stat().st_size for part in _parts(path) if part.exists())
     return CacheStats(str(path), sum(by_model.values()), num_bytes, by_model, oldest)

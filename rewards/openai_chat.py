@@ -295,6 +295,12 @@ def _check_addresses(settings: JudgeSection) -> None:
     if not settings.base_urls:
         raise ConfigError("no judge server is given", where="rewards.judge.base_urls", cure="name at least one")
     for url in settings.base_urls:
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            raise ConfigError(
+                "a server's address holds a password, which messages would show",
+                where="rewards.judge.base_urls",
+                cure=f"leave it out, and put a key into the environment variable {settings.api_key_env}",
+            )
         if not url.startswith(("http://", "https://")):
             raise ConfigError(
                 f'"{url}" is no address of a server',

@@ -203,7 +203,7 @@ async def _run(reward: Reward, sample: Sample, captions: tuple[str, ...]) -> tup
         outcomes = await reward.score_group(sample, captions)
     except JudgeError as error:
         return (Unscored(reward.name, one_line(error)),) * len(captions)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RewardError(
             f"the reward {reward.name} raised {type(error).__name__}: {error}", where=_place(reward, sample)
         ) from error
@@ -245,6 +245,9 @@ async def _cancel(tasks: Sequence[asyncio.Future[tuple[Outcome, ...]]]) -> None:
         task.cancel()
     if pending:
         await asyncio.wait(pending, timeout=CANCEL_GRACE_S)
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()  # one failure is told; asyncio would print the others as never looked at
 
 
 def _place(reward: Reward, sample: Sample) -> str:

@@ -35,7 +35,15 @@ def score(
     from collections import Counter
 
     from owlcap.config_io import load_rewards
-    from owlcap.evaluation.rescoring import Tally, kept_results, not_yet, plan_line, score_into, usage_line
+    from owlcap.evaluation.rescoring import (
+        Tally,
+        kept_results,
+        not_yet,
+        plan_line,
+        results_file,
+        score_into,
+        usage_line,
+    )
     from owlcap.evaluation.saved import look_through, read_groups
     from rewards.catalogue import judge_calls
     from rewards.suite import make_suite
@@ -44,7 +52,8 @@ def score(
     if others:
         raise ConfigError(f"{others[0]} is no file of captions", allowed="names that end with .jsonl, and key=value")
     check_out(out)
-    _check_resume(out, resume)
+    if resume and out is None:
+        raise ConfigError("--resume is given without --out", cure="name the file to go on with: --out FILE")
     settings = load_rewards(reward, overrides)
     suite = make_suite(settings)
     contents = look_through(files)
@@ -53,18 +62,26 @@ def score(
         say(plan_line(contents, judge_calls(settings, contents.num_captions, contents.num_groups)))
         return
     tally = Tally()
-    done = kept_results(out, tally) if out is not None and resume and out.exists() else Counter()
-    with progress_bar("scoring") as progress:
+    num_new = 0
+    with results_file(out, resume) as file, progress_bar("scoring") as progress:
+        done = kept_results(out, tally) if out is not None else Counter()
         groups = not_yet(read_groups(files), done)
 
         def scored(number: int) -> None:
+            nonlocal num_new
+            num_new = number
             progress(done.total() + number, contents.num_groups)
 
-        asyncio.run(score_into(tally, out, suite, groups, settings.judge.concurrency, scored))
+        asyncio.run(score_into(tally, file, suite, groups, settings.judge.concurrency, scored))
     if done:
         say(f"{done.total()} rows kept from {out}")
+    others = done.total() + num_new - contents.num_groups
+    if others:
+        say(f"{others} of them are not among the captions given, and count in these figures all the same")
     say(tally.text())
     say(usage_line(suite.usage))
+    if not tally.num_scored:
+        raise typer.Exit(1)
 
 
 def compare(
@@ -94,7 +111,7 @@ def compare(
     rewards, files, overrides = _sorted_out(given)
     if len(set(rewards)) < 2:
         raise ConfigError(
-            f"{len(set(rewards))} rewards are given",
+            f"{len(set(rewards))} different rewards are given",
             allowed="two or more different ones",
             cure="owlcap compare a.yaml b.yaml rollouts.jsonl",
         )
@@ -131,15 +148,6 @@ def _sorted_out(given: Sequence[str]) -> tuple[list[str], list[Path], list[str]]
     if not files:
         raise ConfigError("no captions are given", allowed="one or more files whose names end with .jsonl")
     return others, files, overrides
-
-
-def _check_resume(out: Path | None, resume: bool) -> None:
-    if resume and out is None:
-        raise ConfigError("--resume is given without --out", cure="name the file to go on with: --out FILE")
-    if out is not None and out.exists() and not resume:
-        raise ConfigError(
-            "--out is there already", where=str(out), cure="go on with it by --resume, delete it, or name another file"
-        )
 
 
 def _say_repeated(contents: Contents) -> None:

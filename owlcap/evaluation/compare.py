@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from statistics import fmean
 
 from owlcap.config import AlgorithmSection
 from owlcap.evaluation.ranks import kendall, spearman, within_groups
-from owlcap.evaluation.saved import SavedGroup
+from owlcap.evaluation.saved import SavedGroup, json_text
 from owlcap.types import RewardBreakdown, ScoredRollout, Unscored
 from rewards.chat import Usage
 from rl.advantages import batch_advantages
@@ -73,7 +72,7 @@ class Comparison:
     def write(self, path: Path) -> None:
         """Write it as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json_text(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import TextIO
 
-from owlcap.errors import DataError
-from owlcap.evaluation.saved import Contents, SavedGroup
+from owlcap.errors import ConfigError, DataError
+from owlcap.evaluation.saved import Contents, SavedGroup, json_text
 from owlcap.types import RewardBreakdown, Score, ScoredRollout, Unscored
 from rewards.chat import Usage
 from rewards.suite import RewardSuite
@@ -119,28 +121,49 @@ class Tally:
 
 async def score_into(
     tally: Tally,
-    out: Path | None,
+    out: TextIO | None,
     suite: RewardSuite,
     groups: Iterable[SavedGroup],
     in_flight: int,
     progress: Callable[[int], None],
 ) -> None:
     """As `score_groups`, with the scores counted into `tally` and added to `out`; `progress` gets the groups so far."""
-    with ExitStack() as stack:
-        file = None
+    so_far = count(1)
+
+    def each(_: int, group: SavedGroup, scores: tuple[ScoredRollout, ...]) -> None:
+        tally.add(scores)
         if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(out.open("a", encoding="utf-8"))
-        so_far = count(1)
+            out.write(result_row(group, scores))
+            out.flush()
+        progress(next(so_far))
 
-        def each(_: int, group: SavedGroup, scores: tuple[ScoredRollout, ...]) -> None:
-            tally.add(scores)
-            if file is not None:
-                file.write(result_row(group, scores))
-                file.flush()
-            progress(next(so_far))
+    await score_groups(suite, groups, in_flight, each)
 
-        await score_groups(suite, groups, in_flight, each)
+
+@contextmanager
+def results_file(path: Path | None, resume: bool) -> Iterator[TextIO | None]:
+    """The file of results, for this process alone; None where there is no path.
+
+    Raises:
+        ConfigError: another process writes it, or it has results and `resume` is not set.
+    """
+    if path is None:
+        yield None
+        return
+    with path.open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                "another process writes to --out", where=str(path), cure="wait for it, or name another file"
+            ) from error
+        if path.stat().st_size and not resume:
+            raise ConfigError(
+                "--out is there already",
+                where=str(path),
+                cure="go on with it by --resume, delete it, or name another file",
+            )
+        yield file
 
 
 def usage_line(usage: Usage) -> str:
@@ -170,7 +193,7 @@ def result_row(group: SavedGroup, scores: Sequence[ScoredRollout]) -> str:
         for caption, score in zip(group.captions, scores, strict=True)
     ]
     row = {"id": group.sample.id, "reference": group.sample.reference, "results": results}
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return json_text(row) + "\n"
 
 
 def kept_results(path: Path, tally: Tally) -> Counter[int]:

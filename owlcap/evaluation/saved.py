@@ -45,12 +45,12 @@ def read_groups(paths: Sequence[Path]) -> Iterator[SavedGroup]:
     """
     for path in paths:
         try:
-            with path.open(encoding="utf-8") as lines:
+            with path.open("rb") as lines:
                 for number, line in enumerate(lines, 1):
                     group = _group(line, f"{path}:{number}") if line.strip() else None
                     if group is not None and group.captions:
                         yield group
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise DataError(f"the captions cannot be read: {error}", where=str(path)) from error
 
 
@@ -72,12 +72,29 @@ def look_through(paths: Sequence[Path]) -> Contents:
     return Contents(ids.total(), captions, characters, tuple(id for id, count in ids.items() if count > 1))
 
 
-def _group(line: str, where: str) -> SavedGroup:
+def json_text(value: object, indent: int | None = None) -> str:
+    """JSON with letters as they are; where a caption holds what no file can (half a surrogate pair), escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
     try:
-        row = json.loads(line)
-        id, reference, captions = row["id"], row["reference"], _captions(row)
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
+
+
+def _group(line: bytes, where: str) -> SavedGroup:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError("the row is not UTF-8 text", where=where) from error
+    except ValueError as error:
+        raise DataError(f"broken JSON: {error}", where=where, allowed=ALLOWED) from error
+    try:
+        id, reference, captions = row["id"], row["reference"], _captions(row, where)
         sample = make_sample(reference, id, row.get("questions"), row.get("keypoints"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except KeyError as error:
+        raise DataError(f"the row has no {error}", where=where, allowed=ALLOWED) from error
+    except (ValueError, TypeError, AttributeError) as error:
         raise DataError("the row has another form", where=where, allowed=ALLOWED) from error
     except RewardError as error:
         raise DataError(error.what, where=where, allowed=ALLOWED) from error
@@ -86,7 +103,10 @@ def _group(line: str, where: str) -> SavedGroup:
     return SavedGroup(sample, tuple(captions))
 
 
-def _captions(row: dict[str, Any]) -> list[Any]:
+def _captions(row: dict[str, Any], where: str) -> list[Any]:
+    given = [name for name in ("completions", "captions", "caption") if name in row]
+    if len(given) > 1:
+        raise DataError(f"the row has {' and '.join(given)}", where=where, cure="keep one of them")
     if "completions" in row:
         return [completion["text"] for completion in row["completions"]]
     captions = row["captions"] if "captions" in row else [row["caption"]]

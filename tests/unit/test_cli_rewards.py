@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
 import pytest
 
 from owlcap.cli import main
+from owlcap.evaluation.rescoring import results_file
 
 ROW = {"id": "a", "reference": "A woman in a red coat walks a dog."}
 
@@ -50,7 +52,7 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, capsys: pytest.Capt
 def test_unscored_captions_are_counted_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "f.py").write_text("def nothing(caption):\n    return None\n")
     rewards = f"terms: [{{name: '{tmp_path}/f.py:nothing'}}]\n"
-    assert run(*files(tmp_path, ROW | {"caption": "A dog."}, rewards=rewards)) == 0
+    assert run(*files(tmp_path, ROW | {"caption": "A dog."}, rewards=rewards)) == 1  # nothing scored is no success
     printed = capsys.readouterr().out
     assert "0 of 1 captions scored" in printed
     assert "unscored, 1: nothing" in printed
@@ -93,7 +95,7 @@ def test_unscored_captions_are_kept_too(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "f.py").write_text("def nothing(caption):\n    return None\n")
     given = files(tmp_path, ROW | {"caption": "A dog."}, rewards=f"terms: [{{name: '{tmp_path}/f.py:nothing'}}]\n")
     for more in ([], ["--resume"]):
-        assert run(*given, "--out", str(tmp_path / "out.jsonl"), *more) == 0
+        assert run(*given, "--out", str(tmp_path / "out.jsonl"), *more) == 1
     assert capsys.readouterr().out.count("unscored, 1: nothing") == 2
 
 
@@ -122,3 +124,75 @@ def test_keypoints_of_a_row_reach_the_reward(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     assert run(*given, "--out", str(out)) == 0
     assert json.loads(out.read_text())["results"][0]["total"] == 2.0
+
+
+def test_a_caption_with_half_a_surrogate_pair_is_scored_and_kept(tmp_path: Path) -> None:
+    given = files(tmp_path, ROW | {"caption": "\ud800 " + str(ROW["reference"])})
+    out = tmp_path / "out.jsonl"
+    assert run(*given, "--out", str(out)) == 0
+    before = out.read_text()
+    assert run(*given, "--out", str(out), "--resume") == 0
+    assert out.read_text() == before
+    assert json.loads(before)["results"][0]["caption"].startswith("\ud800")
+
+
+def test_a_file_that_another_process_writes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = files(tmp_path, ROW | {"caption": "x"})
+    out = tmp_path / "out.jsonl"
+    with results_file(out, resume=False):
+        assert run(*given, "--out", str(out), "--resume") == 2
+    assert "another process writes to --out" in capsys.readouterr().err
+
+
+def test_a_reward_that_fails_is_told_once_and_without_tracebacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for body in ("raise ValueError('boom')", "raise SystemExit(3)"):
+        (tmp_path / "bad.py").write_text(f"def bad(caption):\n    {body}\n")
+        given = files(
+            tmp_path,
+            *({"id": str(i), "reference": "A man waves.", "captions": ["x", "y"]} for i in range(4)),
+            rewards=f"terms: [{{name: '{tmp_path}/bad.py:bad'}}]\n",
+        )
+        assert run(*given) == 2
+        gc.collect()
+        told = capsys.readouterr().err
+        assert "the reward bad raised" in told
+        assert "Traceback" not in told
+        assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+def test_rows_of_the_file_that_are_not_among_the_captions_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    run(*files(tmp_path, ROW | {"caption": "a man"}, ROW | {"id": "b", "caption": "a dog"}), "--out", str(out))
+    assert run(*files(tmp_path, ROW | {"caption": "a man"}), "--out", str(out), "--resume") == 0
+    assert "1 of them are not among the captions given" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"{broken\n", "broken JSON"),
+        (b'{"id": "a", "caption": "x"}\n', "the row has no 'reference'"),
+        (b'{"id": "a", "reference": "r", "caption": "x", "captions": ["y"]}\n', "the row has captions and caption"),
+        (b'{"id": "a", "reference": "\xff", "caption": "x"}\n', "not UTF-8"),
+    ],
+)
+def test_a_bad_row_is_named_with_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: bytes, told: str
+) -> None:
+    given = files(tmp_path, ROW | {"caption": "x"})
+    with Path(given[0]).open("ab") as file:
+        file.write(line)
+    assert run(*given) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert "c.jsonl:2" in error
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    given = files(tmp_path, ROW | {"caption": "x"})
+    Path(given[0]).write_bytes(b"\xef\xbb\xbf" + Path(given[0]).read_bytes())
+    assert run(*given) == 0

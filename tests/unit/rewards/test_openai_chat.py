@@ -258,7 +258,12 @@ def test_a_judge_works_in_one_event_loop_after_another(server: JudgeServer):
 
 
 @pytest.mark.parametrize(
-    ("urls", "message"), [((), "no judge server"), (("127.0.0.1:8000/v1",), "is no address of a server")]
+    ("urls", "message"),
+    [
+        ((), "no judge server"),
+        (("127.0.0.1:8000/v1",), "is no address of a server"),
+        (("http://user:secret@127.0.0.1:8000/v1",), "holds a password"),
+    ],
 )
 def test_servers_that_cannot_be_are_config_errors(urls: tuple[str, ...], message: str):
     with pytest.raises(ConfigError, match=message):

@@ -424,3 +424,8 @@ def test_an_interrupted_run_with_dynamic_sampling_goes_on_with_the_same_prompts(
 def test_dynamic_sampling_and_async_are_refused_together(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"pipeline\.mode=overlap or algorithm\.dynamic_sampling=false"):
         config(tmp_path, algorithm={"dynamic_sampling": True}, pipeline={"mode": "async"})
+
+
+def test_lora_with_dropout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"model\.lora\.dropout must be 0"):
+        config(tmp_path, model={"path": "model", "lora": {"dropout": 0.1}})
