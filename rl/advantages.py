@@ -31,6 +31,8 @@ AVAILABLE_INPUTS = frozenset(
 )
 # These read further inputs from `**kwargs` or optional arguments, or fall back to something else without them.
 NOT_OUTCOME_LEVEL = frozenset({"gdpo", "gae", "remax", "optimal_token_baseline", "tir_optimal_token_baseline"})
+# GPG's paper scales by captions of informative groups, verl by rewards that are not 0: not the same if graded.
+REFUSED = {"gpg": "is scaled by how many rewards are exactly 0, which says nothing of graded rewards"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def estimator(name: str) -> Callable[..., Any]:
     """verl's advantage estimator of that name, if a reward a rollout is all it needs.
 
     Raises:
-        ConfigError: no such name, or one that needs a critic, a baseline rollout or token-level inputs.
+        ConfigError: no such name, one that needs a critic, a baseline rollout or token-level inputs, or a refused one.
     """
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 
@@ -110,12 +112,10 @@ def estimator(name: str) -> Callable[..., Any]:
         str(key): function for key, function in ADV_ESTIMATOR_REGISTRY.items() if _needs_rewards_only(key, function)
     }
     if name not in usable:
-        known = name in ADV_ESTIMATOR_REGISTRY
+        needs_more = "needs more than one reward a rollout (a critic, a baseline or token values)"
+        why = REFUSED.get(name, needs_more if name in ADV_ESTIMATOR_REGISTRY else "is unknown")
         raise ConfigError(
-            f"advantage estimator {name!r} "
-            + (
-                "needs more than one reward a rollout (a critic, a baseline or token values)" if known else "is unknown"
-            ),
+            f"advantage estimator {name!r} {why}",
             where="algorithm.advantage",
             allowed=", ".join(sorted(usable)),
             cure="set algorithm.advantage=grpo, or register your own with verl's register_adv_est",
@@ -124,7 +124,7 @@ def estimator(name: str) -> Callable[..., Any]:
 
 
 def _needs_rewards_only(name: str, function: Callable[..., Any]) -> bool:
-    if name in NOT_OUTCOME_LEVEL:
+    if name in NOT_OUTCOME_LEVEL or name in REFUSED:
         return False
     parameters = inspect.signature(function).parameters.values()
     return all(p.name in AVAILABLE_INPUTS or p.default is not p.empty for p in parameters)

@@ -157,6 +157,8 @@ def _verl_config(cfg: AlgorithmSection, size: BatchSize, max_new_tokens: int) ->
         clip_ratio=cfg.clip_ratio,
         clip_ratio_low=cfg.clip_ratio if low is None else low,
         clip_ratio_high=cfg.clip_ratio if high is None else high,
+        # Of "vanilla" a bound for negative advantages; of DPPO a cut that must be wide, which ActorConfig's 3 is not.
+        clip_ratio_c=20.0 if cfg.policy_loss.startswith("dppo_") else 3.0,
         loss_agg_mode=cfg.loss_aggregation,
         policy_loss=PolicyLossConfig(dro_beta=cfg.dro_beta),
         tau_pos=cfg.sapo_tau_pos,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 
 from owlcap.config import AlgorithmSection
 from owlcap.errors import ConfigError, RewardError
-from rl.advantages import batch_advantages, estimator, group_advantages
+from rl.advantages import batch_advantages, estimator, group_advantages, is_informative
 
 GRPO = AlgorithmSection()
 
@@ -73,8 +74,52 @@ def test_opo_weighs_its_baseline_by_completion_length() -> None:
     assert result.values[0] == pytest.approx((-0.75, 0.25))
 
 
+def test_passk_gives_the_best_its_lead_over_the_second() -> None:
+    # 1, 2, 6: lead 4, unbiased variance (4 + 1 + 9) / 2 = 7
+    cfg = AlgorithmSection(advantage="grpo_passk")
+    assert group_advantages([1.0, 6.0, 2.0], cfg) == pytest.approx((0, 4 / (math.sqrt(7) + 1e-4), 0), abs=1e-6)
+    without_std = cfg.model_copy(update={"normalize_by_std": False})
+    assert group_advantages([1.0, 6.0, 2.0], without_std) == pytest.approx((0, 4, 0))
+
+
+def whitened_over_tokens(rewards: list[float], lengths: list[int]) -> list[float]:
+    """Every token carries its caption's reward; mean and unbiased deviation over all tokens of the step."""
+    tokens = np.repeat(rewards, lengths)
+    return list((np.array(rewards) - tokens.mean()) / tokens.std(ddof=1))
+
+
+def test_reinforce_plus_plus_compares_with_all_tokens_of_the_step() -> None:
+    found = batch_advantages(
+        [[1.0, 4.0], [2.0, 2.0]], [[3, 5], [2, 7]], AlgorithmSection(advantage="reinforce_plus_plus")
+    )
+    expected = whitened_over_tokens([1, 4, 2, 2], [3, 5, 2, 7])
+    assert [value for group in found.values for value in group] == pytest.approx(expected, abs=1e-5)
+
+
+def test_reinforce_plus_plus_with_a_baseline_centres_each_group_first() -> None:
+    cfg = AlgorithmSection(advantage="reinforce_plus_plus_baseline")
+    found = batch_advantages([[1.0, 4.0], [2.0, 2.5, 6.0], [5.0, 5.0]], [[3, 5], [2, 7, 4], [6, 6]], cfg)
+    expected = whitened_over_tokens([-1.5, 1.5, -1.5, -1, 2.5], [3, 5, 2, 7, 4])  # groups 1 and 2 alone teach
+    assert [value for group in found.values[:2] for value in group] == pytest.approx(expected, abs=1e-5)
+    assert found.values[2] == (0.0, 0.0)
+
+
+def test_gpg_is_refused_since_its_scale_counts_rewards_of_zero() -> None:
+    with pytest.raises(ConfigError, match="graded rewards") as caught:
+        estimator("gpg")
+    assert "gpg" not in str(caught.value).split("allowed")[-1]
+
+
 @pytest.mark.parametrize(
-    "name", ["grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg", "grpo_passk", "reinforce_plus_plus"]
+    ("totals", "expected"),
+    [([1.0, 2.0], True), ([1.0, None, 2.0], True), ([1.0, 1.0], False), ([1.0, None], False), ([None, None], False)],
+)
+def test_a_group_is_informative_if_its_scored_rewards_differ(totals: list[float | None], expected: bool) -> None:
+    assert is_informative(totals) is expected
+
+
+@pytest.mark.parametrize(
+    "name", ["grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "grpo_passk", "reinforce_plus_plus"]
 )
 def test_every_outcome_estimator_prefers_the_better_caption(name: str) -> None:
     low, high = group_advantages([0.5, 1.5], AlgorithmSection(advantage=name))
