@@ -52,3 +52,15 @@ def test_a_skipped_update_shows() -> None:
 
 def test_the_largest_mismatch_of_any_rank_counts() -> None:
     assert merge([rank(mismatch_max=0.1), rank(mismatch_max=0.3)]).mismatch_max == 0.3
+
+
+def test_figures_of_the_rollout_correction_are_over_the_tokens_of_one_pass() -> None:
+    merged = merge(
+        [
+            rank(weight=12.0, num_truncated=3, num_rejected=1, num_tokens=10, num_seen=20),
+            rank(weight=15.0, num_truncated=0, num_rejected=5, num_tokens=20, num_seen=40),
+        ]
+    )
+    assert merged.correction_weight == pytest.approx(27 / 30)
+    assert merged.truncated_share == pytest.approx(3 / 30)
+    assert merged.rejected_share == pytest.approx(6 / 30)

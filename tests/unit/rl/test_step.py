@@ -72,6 +72,17 @@ def test_groups_without_any_score_and_failures_never_reach_the_learner() -> None
     assert batch.unscored_share == pytest.approx(0.5)
 
 
+def test_groups_of_equal_rewards_can_be_left_out_and_are_counted_either_way() -> None:
+    results = [scored("a", [reward(1.0), reward(1.0)]), scored("b", [reward(1.0), reward(2.0)])]
+    kept = assemble(results, GRPO, step=1)
+    dropped = assemble(results, GRPO.model_copy(update={"drop_zero_variance": True}), step=1)
+    assert [group.prompt for group in kept.groups] == ["prompt of a", "prompt of b"]
+    assert [group.prompt for group in dropped.groups] == ["prompt of b"]
+    assert dropped.groups[0].advantages == kept.groups[1].advantages
+    assert dropped.values["advantage/groups_without_variance"] == 1
+    assert kept.values["advantage/groups_without_variance"] == 1
+
+
 def test_a_step_of_failures_alone_has_nothing_to_learn() -> None:
     batch = assemble([RolloutFailure(sample("a"), "VideoError", "missing")], GRPO, step=1)
     assert batch.groups == ()
