@@ -6,9 +6,10 @@ AdamW's eps is 1 here, so that an update is smooth in the gradient (with 1e-8 th
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from owlcap.config import (
     DeepSpeedSection,
     ModelSection,
     OptimizerSection,
+    RolloutCorrectionSection,
     VideoSection,
 )
 from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore, DataCursor
@@ -67,6 +69,7 @@ def groups(prompts: list[Prompt]) -> list[LearnerGroup]:
                 completions=tuple(tuple(draw.randrange(20, 200) for _ in range(n)) for n in lengths),
                 rollout_logprobs=tuple(tuple(-5 - draw.random() for _ in range(n)) for n in lengths),
                 advantages=(1.0, -0.5, draw.uniform(-1, 1)),
+                rewards=(2.0, 1.0, 1.25),
             )
         )
     return groups
@@ -234,3 +237,58 @@ def test_weights_outlive_the_ranks_that_made_them(tiny_policy: Path) -> None:
         client.close()
         buckets = ray.get(list(refs))
     assert sum(len(bucket.weights) for bucket in buckets) > 0
+
+
+def logprobs_of(model: Path, group: LearnerGroup) -> list[np.ndarray]:
+    """Of a group's completions by the model at its start, without a learner."""
+    import torch
+
+    from owlcap.models.load import load_policy
+    from owlcap.models.logprobs import completion_logprobs
+    from owlcap.models.packing import pad_group
+
+    policy = load_policy(ModelSection(path=str(model), dtype="fp32", gradient_checkpointing=False))
+    with torch.no_grad():
+        found = completion_logprobs(policy, pad_group(group.prompt, group.completions, policy.config)).numpy()
+    return np.split(found, np.cumsum([len(ids) for ids in group.completions])[:-1])
+
+
+def test_kl_in_the_reward_equals_advantages_worked_out_by_hand(groups: list[LearnerGroup], tiny_policy: Path) -> None:
+    group, beta = groups[0], 0.3
+    kls = [
+        float(np.sum(np.array(sampler) - reference))
+        for sampler, reference in zip(group.rollout_logprobs, logprobs_of(tiny_policy, group), strict=True)
+    ]
+    rewards = [reward - beta * kl for reward, kl in zip(group.rewards, kls, strict=True)]
+    spread = statistics.stdev(rewards) + 1e-4
+    by_hand = replace(group, advantages=tuple((r - statistics.fmean(rewards)) / spread for r in rewards))
+    in_reward = AlgorithmSection(kl_in="reward", kl_estimator="k1", kl_beta=beta)
+    found = []
+    for ranks in (1, 2):  # one group on two ranks: its completions are cut over them
+        with learner(tiny_policy, ranks=ranks, algorithm=in_reward) as client:
+            found.append(outcome(client, [group], num_updates=1))
+    assert_same(found[0], found[1])
+    with learner(tiny_policy, algorithm=AlgorithmSection(kl_beta=0.0)) as client:
+        expected = outcome(client, [by_hand], num_updates=1)
+    assert found[0].stats[0].policy_loss == pytest.approx(expected.stats[0].policy_loss, abs=1e-5)
+    for name, weight in expected.weights.items():
+        np.testing.assert_allclose(found[0].weights[name], weight, atol=1e-5, err_msg=name)
+
+
+def test_rollout_correction_weighs_each_token_by_how_stale_it_is(groups: list[LearnerGroup], tiny_policy: Path) -> None:
+    group, most = groups[0], 1.5
+    weights = [
+        np.minimum(np.exp(learned - np.array(sampler)), most)
+        for sampler, learned in zip(group.rollout_logprobs, logprobs_of(tiny_policy, group), strict=True)
+    ]
+    tokens = np.concatenate(weights)
+    assert 0 < np.mean(tokens >= most) < 1
+    correction = RolloutCorrectionSection(importance="token", importance_threshold=most)
+    cfg = AlgorithmSection(kl_beta=0.0, rollout_correction=correction)
+    with learner(tiny_policy, ranks=2, algorithm=cfg) as client:
+        (stats,) = outcome(client, [group], num_updates=1).stats
+    loss = -np.mean([a * w.mean() for a, w in zip(group.advantages, weights, strict=True)])
+    assert stats.policy_loss == pytest.approx(loss, rel=1e-4, abs=1e-5)
+    assert stats.correction_weight == pytest.approx(tokens.mean(), rel=1e-4)
+    assert stats.truncated_share == pytest.approx(np.mean(tokens >= most))
+    assert stats.rejected_share == 0.0
