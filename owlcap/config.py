@@ -240,15 +240,16 @@ class RewardsSection(Section):
 class RolloutCorrectionSection(Section):
     """Correction for captions drawn by other logprobs than the learner's: weights exp(learner - sampler)."""
 
-    importance: Literal["token", "sequence"] | None = None  # weight each token, or each caption by its tokens' product
+    # Weight each token, or each caption by its tokens' product; auto: token in pipeline.mode async, else null.
+    importance: Literal["auto", "token", "sequence"] | None = "auto"
     importance_threshold: float = Field(default=2.0, gt=0)  # weights above it are cut to it
     rejection: RejectionTest | None = None  # tokens (token_*) or captions (seq_*) that fail it count 0
     rejection_threshold: float = Field(default=2.0, gt=0)  # of k1: ratios from 1/threshold to threshold pass
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is weighted or rejected."""
-        return self.importance is not None or self.rejection is not None
+        """Whether anything is weighted or rejected; "auto" that is not `settled` weighs nothing."""
+        return self.importance in ("token", "sequence") or self.rejection is not None
 
 
 class AlgorithmSection(Section):
@@ -291,6 +292,17 @@ class AlgorithmSection(Section):
         if self.kl_in == "reward" and self.kl_estimator.endswith("+"):
             raise ValueError("kl_estimator with + changes a gradient, and kl_in=reward has none; leave the + out")
         return self
+
+    def settled(self, mode: str) -> AlgorithmSection:
+        """With rollout_correction.importance "auto" replaced by what it means in that pipeline.mode.
+
+        geo_mean takes no correction, so there it is always null.
+        """
+        if self.rollout_correction.importance != "auto":
+            return self
+        importance = "token" if mode == "async" and self.policy_loss != "geo_mean" else None
+        correction = self.rollout_correction.model_copy(update={"importance": importance})
+        return self.model_copy(update={"rollout_correction": correction})
 
 
 class RolloutSection(Section):

@@ -40,8 +40,9 @@ def correct(
 
     ratio_BT = (learner_BT.detach() - rollout_BT) * mask_BT
     weights_BT, kept_BT = mask_BT, mask_BT
-    if cfg.importance is not None:
-        weights_BT, _ = compute_rollout_correction_weights(ratio_BT, mask_BT, cfg.importance, cfg.importance_threshold)
+    level = None if cfg.importance == "auto" else cfg.importance
+    if level is not None:
+        weights_BT, _ = compute_rollout_correction_weights(ratio_BT, mask_BT, level, cfg.importance_threshold)
     if cfg.rejection is not None:
         threshold = cfg.rejection_threshold
         bounds = f"{1 / threshold}_{threshold}" if cfg.rejection.endswith("k1") else threshold
@@ -51,6 +52,6 @@ def correct(
     return Correction(
         weights_BT=weights_BT,
         weight=float(weights_BT.sum()),
-        num_truncated=float(is_cut.sum()) if cfg.importance is not None else 0.0,
+        num_truncated=float(is_cut.sum()) if level is not None else 0.0,
         num_rejected=float(mask_BT.sum() - (kept_BT * mask_BT).sum()),
     )

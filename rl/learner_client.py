@@ -35,7 +35,7 @@ class LearnerClient:
     @classmethod
     def from_run(cls, cfg: RlRun, num_steps: int) -> LearnerClient:
         """The learner that an RL run's configuration describes, for a run of `num_steps` steps."""
-        algorithm = cfg.algorithm
+        algorithm = cfg.algorithm.settled(cfg.pipeline.mode)
         spec = TrainingSpec(
             model=cfg.model,
             video=cfg.video,

@@ -95,6 +95,15 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             (gauge("mismatch_kl", "{{run}}"),),
             unit="sci",
         ),
+        Panel(
+            "Rollout correction",
+            "A weight near 1, and few tokens cut or left out; all 0 without a correction.",
+            (
+                gauge("correction_weight", "{{run}} weight"),
+                gauge("correction_truncated_share", "{{run}} cut"),
+                gauge("correction_rejected_share", "{{run}} left out"),
+            ),
+        ),
         Panel("Entropy", "Should fall slowly, never to 0.", (gauge("entropy", "{{run}}"),)),
         Panel("Loss", "Its size says little; a jump does.", (gauge("loss", "{{run}}"),)),
         Panel(

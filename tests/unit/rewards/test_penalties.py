@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
+import torch
 
 from owlcap.config import RewardsSection
 from owlcap.errors import ConfigError
@@ -44,6 +47,32 @@ def test_repetition_costs_the_share_of_repeated_ngrams(caption: str, options: di
 )
 def test_overlong_decays_between_the_two_lengths(num_words: int, expected: float):
     assert value(OverlongReward, "word " * num_words) == pytest.approx(expected)
+
+
+async def verls_penalty(length: int, longest: int, buffer: int) -> float:
+    """Of a response of `length` tokens whose score is 0, by verl's DAPO reward manager."""
+    from omegaconf import OmegaConf
+    from verl import DataProto
+    from verl.experimental.reward_loop.reward_manager.dapo import DAPORewardManager
+
+    overlong = {"enable": True, "len": buffer, "penalty_factor": 1.0, "log": False}
+    config = OmegaConf.create({"reward": {"reward_kwargs": {"max_resp_len": longest, "overlong_buffer_cfg": overlong}}})
+    manager = DAPORewardManager(config, Mock(), compute_score=lambda **_: 0.0)
+    manager.loop = asyncio.get_running_loop()
+    data = DataProto.from_dict(
+        tensors={
+            "responses": torch.zeros(1, longest, dtype=torch.long),
+            "attention_mask": (torch.arange(longest) < length).long()[None],
+        },
+        non_tensors={"data_source": np.array(["-"]), "reward_model": np.array([{"ground_truth": ""}])},
+    )
+    return float((await manager.run_single(data))["reward_score"])
+
+
+@pytest.mark.parametrize("length", [0, 1, 29, 30, 31, 37, 49, 50])
+def test_overlong_is_verls_dapo_shaping_with_words_for_tokens(length: int):
+    theirs = asyncio.run(verls_penalty(length, longest=50, buffer=20))
+    assert value(OverlongReward, "word " * length, free_words=30, max_words=50) == pytest.approx(theirs)
 
 
 def test_overlong_lengths_are_options():

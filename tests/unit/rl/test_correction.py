@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from owlcap.config import RolloutCorrectionSection
+from owlcap.config import AlgorithmSection, RolloutCorrectionSection
 from rl.correction import correct
 
 # Ratios of two captions: 0.5, 4 and 1 (a padded token after it).
@@ -40,3 +40,18 @@ def test_a_caption_whose_ratio_is_too_large_counts_nothing() -> None:
     found = correct(LEARNER, SAMPLER, MASK, RolloutCorrectionSection(rejection="seq_sum_k1", rejection_threshold=1.5))
     torch.testing.assert_close(found.weights_BT, torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
     assert found.num_rejected == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "loss", "expected"),
+    [("async", "vanilla", "token"), ("async", "geo_mean", None), ("sync", "vanilla", None), ("overlap", "gspo", None)],
+)
+def test_weighting_is_on_by_default_in_async_runs_alone(mode: str, loss: str, expected: str | None) -> None:
+    settled = AlgorithmSection(policy_loss=loss).settled(mode)
+    assert settled.rollout_correction.importance == expected
+
+
+def test_a_weighting_that_was_chosen_stays() -> None:
+    for chosen in (None, "sequence"):
+        cfg = AlgorithmSection(rollout_correction=RolloutCorrectionSection(importance=chosen))
+        assert cfg.settled("async").rollout_correction.importance == chosen
