@@ -240,8 +240,9 @@ class RewardsSection(Section):
 class RolloutCorrectionSection(Section):
     """Correction for captions drawn by other logprobs than the learner's: weights exp(learner - sampler)."""
 
-    # Weight each token, or each caption by its tokens' product; auto: token in pipeline.mode async, else null.
-    importance: Literal["auto", "token", "sequence"] | None = "auto"
+    importance: Literal["auto", "token", "sequence"] | None = (
+        "auto"  # weight per token or caption; auto: token if async
+    )
     importance_threshold: float = Field(default=2.0, gt=0)  # weights above it are cut to it
     rejection: RejectionTest | None = None  # tokens (token_*) or captions (seq_*) that fail it count 0
     rejection_threshold: float = Field(default=2.0, gt=0)  # of k1: ratios from 1/threshold to threshold pass
