@@ -108,7 +108,6 @@ def train_trl(world: Path, steps: int) -> None:
     import torch
     from datasets import Dataset
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, TrainerCallback
-    from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -132,7 +131,28 @@ def train_trl(world: Path, steps: int) -> None:
         }
         for line in (world / "data" / "train.jsonl").read_text().splitlines()
     ]
-    config = GRPOConfig(
+    processor = AutoProcessor.from_pretrained(world / "model")
+    processor.image_processor.size = {"shortest_edge": SIDE**2, "longest_edge": SIDE**2}
+    trainer = GRPOTrainer(
+        model=model,
+        args=trl_config(world, steps),
+        reward_funcs=lambda completions, **_: space["vowels"]([one[0]["content"] for one in completions]),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=processor,
+        callbacks=[Clock()],
+    )
+    trainer.train()
+    length = "completions/mean_length"
+    lengths = [row[length] for row in trainer.state.log_history if length in row]
+    told = [{"seconds": s, "tokens": tokens} for s, tokens in zip(seconds, lengths, strict=True)]
+    (world / "TRL.json").write_text(json.dumps(told))
+
+
+def trl_config(world: Path, steps: int) -> Any:
+    """Settings of TRL's trainer."""
+    from trl.trainer.grpo_config import GRPOConfig
+
+    return GRPOConfig(
         output_dir=str(world / "trl"),
         per_device_train_batch_size=PROMPTS * GROUP_SIZE,
         num_generations=GROUP_SIZE,
@@ -150,20 +170,6 @@ def train_trl(world: Path, steps: int) -> None:
         logging_steps=1,
         save_strategy="no",
     )
-    processor = AutoProcessor.from_pretrained(world / "model")
-    processor.image_processor.size = {"shortest_edge": SIDE**2, "longest_edge": SIDE**2}
-    trainer = GRPOTrainer(
-        model=model,
-        args=config,
-        reward_funcs=lambda completions, **_: space["vowels"]([one[0]["content"] for one in completions]),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=processor,
-        callbacks=[Clock()],
-    )
-    trainer.train()
-    lengths = [row["completions/mean_length"] for row in trainer.state.log_history if "completions/mean_length" in row]
-    told = [{"seconds": s, "tokens": tokens} for s, tokens in zip(seconds, lengths, strict=True)]
-    (world / "TRL.json").write_text(json.dumps(told))
 
 
 def pictures(video: Path) -> list[Any]:

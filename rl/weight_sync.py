@@ -61,7 +61,7 @@ def load_weights(buckets: WeightBuckets, pool: WeightReceiver, version: int) -> 
     started = time.perf_counter()
     pool.sync(buckets.refs, version)
     versions = pool.versions()
-    if set(versions) != {version}:
+    if set(versions) - {version}:
         raise RolloutError(
             f"rollout engines hold policy versions {versions} after a sync to {version}",
             cure="resume from the last checkpoint; if it happens again, see the engines' logs",

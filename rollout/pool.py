@@ -137,8 +137,14 @@ class RolloutPool:
         self._synced = weights
 
     def versions(self) -> tuple[int, ...]:
-        """Policy version that each worker says it holds."""
-        return tuple(fetch(slot.actor.version.remote()) for slot in self._slots)
+        """Policy version that each worker says it holds; one that is gone says nothing, and is replaced when used."""
+        held = []
+        for slot in self._slots:
+            try:
+                held.append(fetch(slot.actor.version.remote()))
+            except WorkerLostError:
+                continue
+        return tuple(held)
 
     def counters(self) -> tuple[EngineCounters, ...]:
         """What each worker's present engine has done."""

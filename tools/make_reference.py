@@ -1,4 +1,4 @@
-"""Write docs/configuration.md from owlcap/config.py: every setting with its type, default and comment.
+"""Write docs/configuration.md from the schema: every setting with its type, default and comment.
 
 python tools/make_reference.py            write it
 python tools/make_reference.py --check    fail when it is not what would be written
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMA = ROOT / "owlcap" / "config.py"
+SCHEMA = (ROOT / "owlcap" / "config.py", ROOT / "owlcap" / "config_rewards.py")
 PAGE = ROOT / "docs" / "configuration.md"
 
 INTRO = """\
@@ -35,7 +35,7 @@ A run is one YAML file. `owlcap sft` and `owlcap rl` take its path, or the name 
 - `--dry-run` prints the resolved run; for RL also its placement, sequences a step and judge calls.
 - Relative paths start at the folder the command is started in. A run is written to `run_dir/name`.
 
-This page is generated from `owlcap/config.py` by `tools/make_reference.py`.
+This page is generated from `owlcap/config.py` and `owlcap/config_rewards.py` by `tools/make_reference.py`.
 """
 
 
@@ -116,7 +116,7 @@ def render(sections: list[SectionDoc]) -> str:
 
 def main() -> None:
     """Write the page, or compare it."""
-    page = render(list(read_sections(SCHEMA.read_text(encoding="utf-8"))))
+    page = render(list(read_sections("".join(part.read_text(encoding="utf-8") for part in SCHEMA))))
     if "--check" not in sys.argv[1:]:
         PAGE.write_text(page, encoding="utf-8")
         print(f"wrote {PAGE.relative_to(ROOT)}")

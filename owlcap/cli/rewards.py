@@ -13,6 +13,7 @@ from owlcap.errors import ConfigError
 
 if TYPE_CHECKING:
     from owlcap.evaluation.saved import Contents
+    from rewards.suite import RewardSuite
 
 
 def score(
@@ -31,20 +32,9 @@ def score(
 
     A row is {"id", "reference", "caption"}, or has "captions": [...], or is of a run's rollouts/*.jsonl.
     """
-    import asyncio
-    from collections import Counter
-
     from owlcap.config_io import load_rewards
-    from owlcap.evaluation.rescoring import (
-        Tally,
-        kept_results,
-        not_yet,
-        plan_line,
-        results_file,
-        score_into,
-        usage_line,
-    )
-    from owlcap.evaluation.saved import look_through, read_groups
+    from owlcap.evaluation.rescoring import plan_line
+    from owlcap.evaluation.saved import look_through
     from rewards.catalogue import judge_calls
     from rewards.suite import make_suite
 
@@ -61,6 +51,20 @@ def score(
     if dry_run:
         say(plan_line(contents, judge_calls(settings, contents.num_captions, contents.num_groups)))
         return
+    if not _score(suite, files, contents.num_groups, settings.judge.concurrency, out, resume):
+        raise typer.Exit(1)
+
+
+def _score(
+    suite: RewardSuite, files: list[Path], num_groups: int, in_flight: int, out: Path | None, resume: bool
+) -> int:
+    """Score, and say how it went; the number of captions that have a score."""
+    import asyncio
+    from collections import Counter
+
+    from owlcap.evaluation.rescoring import Tally, kept_results, not_yet, results_file, score_into, usage_line
+    from owlcap.evaluation.saved import read_groups
+
     tally = Tally()
     num_new = 0
     with results_file(out, resume) as file, progress_bar("scoring") as progress:
@@ -70,18 +74,17 @@ def score(
         def scored(number: int) -> None:
             nonlocal num_new
             num_new = number
-            progress(done.total() + number, contents.num_groups)
+            progress(done.total() + number, num_groups)
 
-        asyncio.run(score_into(tally, file, suite, groups, settings.judge.concurrency, scored))
+        asyncio.run(score_into(tally, file, suite, groups, in_flight, scored))
     if done:
         say(f"{done.total()} rows kept from {out}")
-    others = done.total() + num_new - contents.num_groups
-    if others:
-        say(f"{others} of them are not among the captions given, and count in these figures all the same")
+    num_others = done.total() + num_new - num_groups
+    if num_others:
+        say(f"{num_others} of them are not among the captions given, and count in these figures all the same")
     say(tally.text())
     say(usage_line(suite.usage))
-    if not tally.num_scored:
-        raise typer.Exit(1)
+    return tally.num_scored
 
 
 def compare(
