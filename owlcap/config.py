@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from owlcap.config_motion import MotionSection
 from owlcap.config_rewards import (
     CacheSection,
     CserSection,
@@ -43,6 +44,7 @@ class ModelSection(Section):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     freeze_vision: bool = True  # the vision blocks
     freeze_projector: bool = False  # the vision tower's patch merger
+    freeze_motion_projector: bool = False  # the motion merger, in a checkpoint that has one
     gradient_checkpointing: bool = True
     lora: LoraSection | None = None  # null: the language model's own weights are trained
 
@@ -284,6 +286,7 @@ class Run(Section):
     run_dir: str = "runs"  # this run is written to run_dir/name
     model: ModelSection
     video: VideoSection = VideoSection()
+    motion: MotionSection = MotionSection()
     data: DataSection
     optimizer: OptimizerSection
     deepspeed: DeepSpeedSection = DeepSpeedSection()
