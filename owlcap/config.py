@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from owlcap.config_cluster import ClusterSection
 from owlcap.config_motion import MotionSection
 from owlcap.config_rewards import (
     CacheSection,
@@ -101,38 +102,6 @@ class DeepSpeedSection(Section):
             raise ValueError("offload_params needs zero_stage 3")
         if self.offload_optimizer and self.zero_stage == 0:
             raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3")
-        return self
-
-
-class ClusterSection(Section):
-    """What each Ray actor asks for. `ray_address: null` starts Ray on this machine."""
-
-    ray_address: str | None = None
-    num_nodes: int = Field(default=1, gt=0)
-    cpus_per_node: int | None = Field(default=None, gt=0)  # for the plan of a cluster that is not joined yet
-    gpus_per_node: int | None = Field(default=None, ge=0)  # the same; null: not known
-    learner_ranks: int = Field(default=1, gt=0)
-    gpus_per_learner: int = Field(default=0, ge=0)
-    cpus_per_learner: float = Field(default=1.0, gt=0)
-    rollout_workers: int = Field(default=1, gt=0)
-    tensor_parallel: int = Field(default=1, gt=0)  # GPUs of one rollout engine
-    gpus_per_rollout: int = Field(default=0, ge=0)  # 0 = the CPU engine
-    cpus_per_rollout: float = Field(default=1.0, gt=0)
-    reward_workers: int = Field(default=1, gt=0)
-    cpus_per_reward: float = Field(default=0.1, gt=0)
-    threads_per_actor: int = Field(default=1, gt=0)  # OMP threads on CPU
-    placement_deadline_s: float = Field(default=300.0, gt=0)
-    start_deadline_s: float = Field(default=900.0, gt=0)  # engines and models loaded
-    sync_deadline_s: float = Field(default=300.0, gt=0)  # new weights loaded by every rollout engine
-    max_learner_restarts: int = Field(default=3, ge=0)  # lost ranks: all are started again, from the last checkpoint
-
-    @model_validator(mode="after")
-    def _engine_gpus(self) -> ClusterSection:
-        if self.gpus_per_rollout not in (0, self.tensor_parallel):
-            raise ValueError(
-                f"gpus_per_rollout is {self.gpus_per_rollout}; it is 0 (CPU) or equal to tensor_parallel "
-                f"({self.tensor_parallel})"
-            )
         return self
 
 
@@ -335,6 +304,12 @@ class RlRun(Run):
             raise ValueError(
                 "algorithm.dynamic_sampling samples on when it knows a step's rewards, pipeline.mode async before: set "
                 "pipeline.mode=overlap or algorithm.dynamic_sampling=false"
+            )
+        if self.pipeline.mode == "async" and (self.cluster.colocate or self.cluster.weight_transfer == "nccl"):
+            raise ValueError(
+                "pipeline.mode async samples while it trains, so learner and engines cannot take turns on a GPU "
+                "(cluster.colocate) nor meet for a transfer (cluster.weight_transfer=nccl): set "
+                "cluster.colocate=false and cluster.weight_transfer=shared_memory, or pipeline.mode=overlap"
             )
         longest = self.data.max_prompt_tokens + self.rollout.max_new_tokens
         if longest > self.rollout.max_model_len:

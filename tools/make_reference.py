@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMA = tuple(ROOT / "owlcap" / f"{name}.py" for name in ("config", "config_motion", "config_rewards"))
+SCHEMA = tuple(
+    ROOT / "owlcap" / f"{name}.py" for name in ("config", "config_cluster", "config_motion", "config_rewards")
+)
 PAGE = ROOT / "docs" / "configuration.md"
 
 INTRO = """\
@@ -35,7 +37,7 @@ A run is one YAML file. `owlcap sft` and `owlcap rl` take its path, or the name 
 - `--dry-run` prints the resolved run; for RL also its placement, sequences a step and judge calls.
 - Relative paths start at the folder the command is started in. A run is written to `run_dir/name`.
 
-This page is generated from `owlcap/config.py`, `config_motion.py` and `config_rewards.py` by `tools/make_reference.py`.
+This page is generated from `owlcap/config.py` and the `config_*.py` beside it by `tools/make_reference.py`.
 """
 
 
