@@ -5,7 +5,6 @@ Everything is drawn OVERSAMPLING times as large and averaged down, so that limbs
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import cv2
@@ -15,6 +14,7 @@ from owlcap.data.toy.canvas import Canvas, Color, Point
 from owlcap.data.toy.pose import Pose, pose_at
 from owlcap.data.toy.scene import Scene
 from owlcap.data.toy.scenery import HORIZON, draw_background
+from owlcap.data.toy.skeleton import HEAD, HIPS, SHOULDERS, Skeleton, skeleton
 
 OVERSAMPLING = 3
 GROUND = 0.90  # where the actor's feet are
@@ -38,8 +38,6 @@ OBJECT_PLACES = {"left": 0.12, "right": 0.88}  # shares of the width
 OBJECT_SIZE = 0.2
 OBJECT_BOTTOM = 0.96
 
-LEG, TORSO, ARM, HEAD, NECK = 0.31, 0.23, 0.26, 0.078, 0.02
-SHOULDERS, HIPS = 0.085, 0.05  # half widths
 LIMB, EDGE = 0.066, 0.016  # thickness of arms and legs, and of the outline
 
 
@@ -86,58 +84,36 @@ def _draw_shadow(canvas: Canvas, x: float, lift: float, background: str) -> None
 
 def _draw_person(canvas: Canvas, pose: Pose, feet: Point, size: float, wear: Wear) -> None:
     """One person whose feet stand (without `pose.lift`) at a point; size 1 is the actor's usual height."""
-    ankle_y = feet[1] - pose.lift * size
-    hip = (feet[0], ankle_y - LEG * (1 - 0.58 * pose.crouch) * size)
-    up = (math.sin(pose.lean), -math.cos(pose.lean))
-    reach = TORSO * (1 - 0.75 * pose.bow) * size
-    neck = (hip[0] + up[0] * reach, hip[1] + up[1] * reach)
-    for side, angle in ((-1, pose.left_leg), (1, pose.right_leg)):
-        _draw_leg(canvas, (hip[0] + side * HIPS * size, hip[1]), side, angle, pose.crouch, ankle_y, size, wear)
-    shoulder, waist = SHOULDERS * size, HIPS * size
+    body = skeleton(pose, feet, size)
+    for leg in (body.left_leg, body.right_leg):
+        points = (leg.root, leg.middle, leg.end)
+        canvas.line(points, (LIMB * 1.1 + 2 * EDGE) * size, wear.outline)
+        canvas.line(points, LIMB * 1.1 * size, wear.trousers)
+        canvas.disc(leg.end, LIMB * 0.62 * size, wear.outline)
+    _draw_torso(canvas, body, size, wear)
+    for arm in (body.left_arm, body.right_arm):
+        canvas.line((arm.root, arm.end), (LIMB + 2 * EDGE) * size, wear.outline)
+        canvas.line((arm.root, arm.end), LIMB * size, wear.shirt)
+        canvas.disc(arm.end, LIMB * 0.66 * size, wear.skin)
+    canvas.disc(body.head, (HEAD + EDGE) * size, wear.outline)
+    canvas.disc(body.head, HEAD * size, wear.hair)
+    canvas.disc(body.face, HEAD * (0.72 - 0.5 * pose.bow) * size, wear.skin)
+
+
+def _draw_torso(canvas: Canvas, body: Skeleton, size: float, wear: Wear) -> None:
+    (neck, hip), shoulder, waist = (body.neck, body.hip), SHOULDERS * size, HIPS * size
     torso = (
         (neck[0] - shoulder, neck[1]),
         (neck[0] + shoulder, neck[1]),
         (hip[0] + waist * 1.2, hip[1] + 0.02 * size),
         (hip[0] - waist * 1.2, hip[1] + 0.02 * size),
     )
-    for start, end in zip(torso, (*torso[1:], torso[0]), strict=True):
-        canvas.line((start, end), (LIMB * 0.5 + 2 * EDGE) * size, wear.outline)
-    for start, end in zip(torso, (*torso[1:], torso[0]), strict=True):
-        canvas.line((start, end), LIMB * 0.5 * size, wear.shirt)
+    edges = tuple(zip(torso, (*torso[1:], torso[0]), strict=True))
+    for edge in edges:
+        canvas.line(edge, (LIMB * 0.5 + 2 * EDGE) * size, wear.outline)
+    for edge in edges:
+        canvas.line(edge, LIMB * 0.5 * size, wear.shirt)
     canvas.shape(torso, wear.shirt)
-    for side, angle in ((-1, pose.left_arm), (1, pose.right_arm)):
-        _draw_arm(canvas, (neck[0] + side * shoulder, neck[1] + 0.01 * size), angle, size, wear)
-    rise = (NECK + HEAD) * (1 - 1.9 * pose.bow)  # a bowed head hangs below the shoulders, in front of the body
-    head = (neck[0] + up[0] * rise * size, neck[1] + up[1] * rise * size)
-    _draw_head(canvas, head, pose, size, wear)
-
-
-def _draw_leg(
-    canvas: Canvas, hip: Point, side: int, angle: float, crouch: float, ankle_y: float, size: float, wear: Wear
-) -> None:
-    if crouch > 0:  # feet stay where they are, knees go outward
-        ankle = (hip[0] + side * 0.06 * size, ankle_y)
-        knee = (hip[0] + side * (0.03 + 0.13 * crouch) * size, (hip[1] + ankle_y) / 2 - 0.03 * crouch * size)
-    else:
-        ankle = (hip[0] + math.sin(angle) * LEG * size, hip[1] + math.cos(angle) * LEG * size)
-        knee = ((hip[0] + ankle[0]) / 2, (hip[1] + ankle[1]) / 2)
-    canvas.line((hip, knee, ankle), (LIMB * 1.1 + 2 * EDGE) * size, wear.outline)
-    canvas.line((hip, knee, ankle), LIMB * 1.1 * size, wear.trousers)
-    canvas.disc(ankle, LIMB * 0.62 * size, wear.outline)
-
-
-def _draw_arm(canvas: Canvas, shoulder: Point, angle: float, size: float, wear: Wear) -> None:
-    hand = (shoulder[0] + math.sin(angle) * ARM * size, shoulder[1] + math.cos(angle) * ARM * size)
-    canvas.line((shoulder, hand), (LIMB + 2 * EDGE) * size, wear.outline)
-    canvas.line((shoulder, hand), LIMB * size, wear.shirt)
-    canvas.disc(hand, LIMB * 0.66 * size, wear.skin)
-
-
-def _draw_head(canvas: Canvas, center: Point, pose: Pose, size: float, wear: Wear) -> None:
-    canvas.disc(center, (HEAD + EDGE) * size, wear.outline)
-    canvas.disc(center, HEAD * size, wear.hair)
-    face = (center[0] + 0.4 * HEAD * pose.facing * size, center[1] + (0.3 + 0.9 * pose.bow) * HEAD * size)
-    canvas.disc(face, HEAD * (0.72 - 0.5 * pose.bow) * size, wear.skin)
 
 
 def _draw_object(canvas: Canvas, scene: Scene, aspect: float, outline: Color) -> None:
