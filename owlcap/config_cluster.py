@@ -56,13 +56,14 @@ class ClusterSection(Section):
             return self
         if not (self.gpus_per_learner and self.gpus_per_rollout):
             raise ValueError(
-                "colocate needs gpus_per_learner=1 and gpus_per_rollout=1: on a CPU there are no GPUs to share, and vLLM's "
-                "engine cannot sleep; set colocate=false"
+                "colocate needs gpus_per_learner=1 and gpus_per_rollout=1: on a CPU there are no GPUs to share, and "
+                "vLLM's engine cannot sleep; set colocate=false"
             )
         if self.tensor_parallel > 1 or self.rollout_workers != self.learner_ranks:
             raise ValueError(
                 "colocate puts one engine beside each learner rank: set tensor_parallel=1 "
-                f"(it is {self.tensor_parallel}) and rollout_workers={self.learner_ranks} (it is {self.rollout_workers})"
+                f"(it is {self.tensor_parallel}) and rollout_workers={self.learner_ranks} "
+                f"(it is {self.rollout_workers})"
             )
         return self
 

@@ -164,11 +164,13 @@ class TrainingEngine:
             )
         return StepStats(self.num_steps, lr, math.inf if skipped else norm, skipped, self.num_skipped)
 
-    def gathered_state(self, bucket_bytes: int = 512 * 2**20) -> Iterator[list[tuple[str, torch.Tensor]]]:
+    def gathered_state(
+        self, bucket_bytes: int = 512 * 2**20, *, on_device: bool = False
+    ) -> Iterator[list[tuple[str, torch.Tensor]]]:
         """All weights, bucket by bucket, under the plain model's `state_dict` names (tied ones included; LoRA merged).
 
-        Every rank must exhaust the iterator; rank 0 gets (name, CPU tensor) pairs, the others empty lists.
-        A tensor may share the live weight's memory and is valid until the next bucket is asked for.
+        Every rank must exhaust the iterator; rank 0 gets (name, tensor) pairs, the others empty lists. Tensors are on
+        the CPU unless `on_device`, may share the live weight's memory and are valid until the next bucket is asked for.
         """
         from deepspeed import zero
 
@@ -176,7 +178,8 @@ class TrainingEngine:
             for bucket in _buckets(self.module, bucket_bytes):
                 parts = [part for one in bucket for part in one.parts if isinstance(part, nn.Parameter)]
                 with zero.GatheredParameters(parts, enabled=self._zero_stage == 3):
-                    yield [(one.name, one.value().cpu()) for one in bucket] if dist.get_rank() == 0 else []
+                    mine = bucket if dist.get_rank() == 0 else []
+                    yield [(one.name, one.value() if on_device else one.value().cpu()) for one in mine]
 
     def save(self, folder: Path) -> None:
         """Write this rank's part of weights, optimizer and counters; all ranks call it (no RNG: worker)."""
