@@ -8,6 +8,7 @@ owlcap
 ├── serve-rewards   rewards over HTTP, for other training systems
 ├── judge-check     how good the configured judge is
 ├── cache           the judges' replies that are kept on this machine
+├── model           a motion merger for a checkpoint
 ├── export          a Hugging Face folder, checked in transformers and vLLM
 ├── caption         one video
 ├── demo            all of the above on toy videos
@@ -73,6 +74,7 @@ app.command("compare")(rewards.compare)
 app.command("judge-check")(judge.judge_check)
 app.command("serve-rewards")(serve_rewards.serve_rewards)
 app.add_typer(cache.app, name="cache")
+app.add_typer(model.app, name="model")
 app.command("export")(model.export)
 app.command("caption")(model.caption)
 app.command("demo")(whole.demo)

@@ -1,4 +1,4 @@
-"""`owlcap export` and `owlcap caption`: what a trained policy is for."""
+"""`owlcap export` and `owlcap caption`, what a trained policy is for; `owlcap model`, checkpoints."""
 
 from __future__ import annotations
 
@@ -9,6 +9,24 @@ from typing import Annotated
 import typer
 
 from owlcap.cli.console import say
+
+app = typer.Typer(help="Change checkpoints.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `add-motion` a sub-command while it is the only one."""
+
+
+@app.command("add-motion")
+def add_motion(
+    checkpoint: Annotated[str, typer.Argument(help="A plain Qwen2.5-VL folder, or its name on the Hub.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
+) -> None:
+    """Give a Qwen2.5-VL checkpoint a motion merger (a copy of its merger), for runs with motion.enabled=true."""
+    from owlcap.models.macm import add_motion as write
+
+    say(f"model: {write(checkpoint, out)}")
 
 
 class DtypeName(StrEnum):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from owlcap.config import ModelSection, VideoSection
+from owlcap.config import ModelSection, MotionSection, VideoSection
 from owlcap.errors import CheckpointError, ModelError
 
 if TYPE_CHECKING:
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
 MODEL_TYPE = "qwen2_5_vl"
+MOTION_ARCHITECTURE = "MotionQwen2_5_VLForConditionalGeneration"  # of checkpoints with a motion merger
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForConditionalGeneration:
     """Load a Qwen2.5-VL checkpoint for training, frozen and checkpointed as the settings say, in eval mode.
+
+    One with a motion merger becomes the class of owlcap.models.macm.
 
     `attention: flash_attention_2` applies to the vision tower; the language model keeps SDPA, because the learner's
     shared-prefix masks are arbitrary and flash attention takes none.
@@ -33,7 +36,6 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
         ModelError: the folder is missing or incomplete, or holds another kind of model.
     """
     import torch
-    from transformers import Qwen2_5_VLForConditionalGeneration
 
     from owlcap.models.lora import add_lora
     from owlcap.models.patch_embed import use_patch_product
@@ -47,7 +49,7 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
         attention = {"": "sdpa", "text_config": "sdpa", "vision_config": "flash_attention_2"}
     with quiet_transformers():
         try:
-            policy, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(  # type: ignore[misc]
+            policy, info = policy_class(folder).from_pretrained(  # type: ignore[misc]
                 folder,
                 dtype=torch.float32 if model.dtype == "fp32" else torch.bfloat16,
                 attn_implementation=attention,
@@ -69,18 +71,59 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
         use_shared_prefix_attention(policy)
     if model.lora is not None:
         add_lora(policy, model.lora)
-    freeze(policy, vision=model.freeze_vision, projector=model.freeze_projector)
+    freeze(
+        policy,
+        vision=model.freeze_vision,
+        projector=model.freeze_projector,
+        motion_projector=model.freeze_motion_projector,
+    )
     if model.gradient_checkpointing:
         policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy.config.use_cache = False
     return policy.eval().to(device)  # type: ignore[arg-type]
 
 
-def freeze(policy: Qwen2_5_VLForConditionalGeneration, *, vision: bool, projector: bool) -> None:
-    """Set which parts get gradients: the vision blocks (with the patch embedding), and their merger (the projector)."""
+def freeze(
+    policy: Qwen2_5_VLForConditionalGeneration, *, vision: bool, projector: bool, motion_projector: bool = False
+) -> None:
+    """Set which parts get gradients: the vision blocks (with the patch embedding), their merger (the projector), and
+    the motion merger where there is one.
+    """
     visual = policy.model.visual
     visual.requires_grad_(not vision)
     visual.merger.requires_grad_(not projector)
+    if hasattr(visual, "motion_merger"):
+        visual.motion_merger.requires_grad_(not motion_projector)  # type: ignore[union-attr]
+
+
+def policy_class(folder: Path) -> type[Qwen2_5_VLForConditionalGeneration]:
+    """The transformers class of a checkpoint folder."""
+    if has_motion(folder):
+        from owlcap.models.macm import MotionQwen2_5_VLForConditionalGeneration
+
+        return MotionQwen2_5_VLForConditionalGeneration
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    return Qwen2_5_VLForConditionalGeneration
+
+
+def has_motion(folder: Path) -> bool:
+    """Whether a checkpoint folder (of `check_folder`) says that it has a motion merger."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return MOTION_ARCHITECTURE in (config.get("architectures") or ())
+
+
+def check_motion(path: str | Path, motion: MotionSection) -> None:
+    """Raise ModelError where the motion pathway is on and the checkpoint has no motion merger."""
+    folder = model_folder(path)
+    check_folder(folder)
+    if motion.enabled and not has_motion(folder):
+        raise ModelError(
+            "motion.enabled is true, and the checkpoint has no motion merger",
+            where=str(path),
+            allowed=f"a checkpoint whose config.json names the architecture {MOTION_ARCHITECTURE}",
+            cure=f"owlcap model add-motion {path} OUT, and set model.path to OUT; or set motion.enabled=false",
+        )
 
 
 def load_processor(path: str | Path, video: VideoSection | None = None) -> Qwen2_5_VLProcessor:

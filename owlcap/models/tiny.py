@@ -155,14 +155,17 @@ def make_tiny_processor(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLProcessor:
     )
 
 
-def random_model(config: Qwen2_5_VLConfig, seed: int) -> Qwen2_5_VLForConditionalGeneration:
+def random_model(config: Qwen2_5_VLConfig, seed: int, *, motion: bool = False) -> Qwen2_5_VLForConditionalGeneration:
     """The model of `config` in fp32 on the CPU, every matrix drawn from N(0, INIT_STD), biases 0, norms 1."""
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration
 
+    from owlcap.models.macm import MotionQwen2_5_VLForConditionalGeneration
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(config).float()
+        made = MotionQwen2_5_VLForConditionalGeneration if motion else Qwen2_5_VLForConditionalGeneration
+        model = made(config).float()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter.dim() >= 2:
@@ -172,7 +175,9 @@ def random_model(config: Qwen2_5_VLConfig, seed: int) -> Qwen2_5_VLForConditiona
     return model
 
 
-def make_tiny_model(folder: str | Path, texts: Iterable[str], seed: int, *, tied: bool = False) -> Path:
+def make_tiny_model(
+    folder: str | Path, texts: Iterable[str], seed: int, *, tied: bool = False, motion: bool = False
+) -> Path:
     """Write a complete Hugging Face folder with a random tiny model, and return it.
 
     Args:
@@ -180,6 +185,7 @@ def make_tiny_model(folder: str | Path, texts: Iterable[str], seed: int, *, tied
         texts: what the tokenizer is trained on (captions and prompts).
         seed: of the weights. Same texts and seed give the same bytes.
         tied: whether lm_head shares the embedding matrix (Qwen2.5-VL-3B does, 7B does not).
+        motion: with a motion merger of its own random weights.
     """
     from transformers import GenerationConfig
 
@@ -187,7 +193,7 @@ def make_tiny_model(folder: str | Path, texts: Iterable[str], seed: int, *, tied
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tiny_tokenizer(texts, folder)
     config = tiny_config(tokenizer, tied=tied)
-    random_model(config, seed).save_pretrained(folder)
+    random_model(config, seed, motion=motion).save_pretrained(folder)
     make_tiny_processor(tokenizer).save_pretrained(folder)
     GenerationConfig(
         bos_token_id=tokenizer.pad_token_id,
