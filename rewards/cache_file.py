@@ -13,7 +13,7 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +102,27 @@ def cache_stats(path: Path) -> CacheStats:
         ) from error
     num_bytes = sum(part.stat().st_size for part in _parts(path) if part.exists())
     return CacheStats(str(path), sum(by_model.values()), num_bytes, by_model, oldest)
+
+
+def find_replies(path: Path, reply_ids: Collection[str]) -> dict[str, str]:
+    """Texts of the replies with these ids that are still in a cache file, by id.
+
+    An id that several replies have (a server that numbers from 1 at each start) is left out.
+
+    Raises:
+        ConfigError: no such file, or not a cache.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no judge cache: {path}", cure="it is made when a judge is asked for the first time")
+    found: dict[str, list[str]] = {}
+    try:
+        with closing(_connect_to_read(path)) as file:
+            for id, text in file.execute("SELECT reply_id, text FROM replies"):
+                if id in reply_ids:
+                    found.setdefault(id, []).append(text)
+    except sqlite3.Error as error:
+        raise ConfigError(f"not a judge cache: {error}", where=str(path)) from error
+    return {id: texts[0] for id, texts in found.items() if len(texts) == 1}
 
 
 def clear_cache(path: Path) -> int:

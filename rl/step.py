@@ -2,7 +2,8 @@
 
 A line of rollouts/step_*.jsonl is one prompt:
 
-    {"step": 3, "id": "clip-7", "video": ..., "reference": ..., "policy_version": 2, "failure": null, "completions": [
+    {"step": 3, "id": "clip-7", "video": ..., "start_s": null, "end_s": null, "reference": ..., "policy_version": 2,
+     "failure": null, "completions": [
         {"text": "A man waves.", "num_tokens": 4, "finish_reason": "stop", "reward": 1.7, "advantage": 0.4,
          "metrics": {"cser": 1.5, ...}, "unscored": null,
          "parts": {"cser": {"value": 1.5, "judgements": [
@@ -68,6 +69,8 @@ class GroupRow:
     policy_version: int | None
     completions: tuple[CompletionRow, ...]
     failure: str | None = None
+    start_s: float | None = None  # the part of the video that is meant
+    end_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +232,8 @@ def _group_row(item: ScoredGroup, advantages: Sequence[float | None], step: int)
         reference=group.sample.reference,
         policy_version=group.policy_version,
         completions=tuple(_completion_row(one, score, advantage) for one, score, advantage in triples),
+        start_s=group.sample.start_s,
+        end_s=group.sample.end_s,
     )
 
 
@@ -249,5 +254,13 @@ def _completion_row(one: Completion, score: ScoredRollout, advantage: float | No
 def _failed_row(failure: RolloutFailure, step: int) -> GroupRow:
     sample = failure.sample
     return GroupRow(
-        step, sample.id, sample.video, sample.reference, None, (), failure=f"{failure.error}: {failure.reason}"
+        step,
+        sample.id,
+        sample.video,
+        sample.reference,
+        None,
+        (),
+        failure=f"{failure.error}: {failure.reason}",
+        start_s=sample.start_s,
+        end_s=sample.end_s,
     )

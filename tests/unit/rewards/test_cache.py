@@ -18,7 +18,7 @@ import rewards.cache
 from owlcap.config import CacheSection
 from owlcap.errors import ConfigError
 from rewards.cache import Reply, ReplyCache, cache_key, cache_path, cache_stats, clear_cache
-from rewards.cache_file import VERSION, network_file_system
+from rewards.cache_file import VERSION, find_replies, network_file_system
 
 ROOT = Path(__file__).resolve().parents[3]
 DAY_S = 86_400.0
@@ -429,3 +429,25 @@ def test_a_cache_that_is_cleared_while_it_is_open_goes_on(path: Path):
     put(cache, "b")
     assert cache.get("a") is not None
     assert opened(path).get("a") is None
+
+
+def test_replies_are_found_again_by_the_ids_that_rollout_rows_carry(path: Path) -> None:
+    filled(path, "a", "b", text="supported")
+    assert find_replies(path, {"chat-a", "chat-gone"}) == {"chat-a": "supported"}
+
+
+def test_a_reply_id_that_a_server_gave_twice_names_no_reply(path: Path) -> None:
+    cache = opened(path)
+    for key in ("first", "second"):
+        cache.put(key, Reply(key, "chat-1"), model="m", kind="units")
+    cache.close()
+    assert find_replies(path, {"chat-1"}) == {}
+
+
+def test_replies_are_not_looked_for_in_a_file_that_is_no_cache(path: Path) -> None:
+    with pytest.raises(ConfigError, match="no judge cache"):
+        find_replies(path, {"chat-1"})
+    path.parent.mkdir()
+    path.write_text("not sqlite")
+    with pytest.raises(ConfigError, match="not a judge cache"):
+        find_replies(path, {"chat-1"})

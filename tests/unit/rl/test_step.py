@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,14 @@ def test_every_prompt_has_a_row_in_order(tmp_path: Path) -> None:
     }
     assert second["failure"] == "VideoError: the file is empty"
     assert second["completions"] == []
+
+
+def test_a_row_says_which_part_of_the_video_was_shown(tmp_path: Path) -> None:
+    part = replace(sample("a"), start_s=1.5, end_s=4.0)
+    shown = ScoredGroup(RolloutGroup(part, (completion(2),), num_prompt_tokens=10), (reward(1.0),))
+    write_rows(assemble([shown, RolloutFailure(part, "VideoError", "")], GRPO, step=1).rows, tmp_path / "rows.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [(row["start_s"], row["end_s"]) for row in rows] == [(1.5, 4.0), (1.5, 4.0)]
 
 
 def test_a_logged_caption_carries_the_evidence_of_every_reward(tmp_path: Path) -> None:
