@@ -30,6 +30,7 @@ from owlcap.config import AlgorithmSection
 from owlcap.models.logprobs import completion_logprobs, vision_features
 from owlcap.models.lora import without_lora
 from owlcap.training.worker import ONE_TO_ALL, PER_RANK, TrainingSpec, TrainingWorker, WorkerReport
+from owlcap.training.buckets import WeightDigest
 from owlcap.types import LearnerGroup, VisionInputs
 from rl.batching import MicroBatch
 from rl.correction import correct
@@ -38,9 +39,12 @@ from rl.losses import BatchSize, k3, policy_loss
 from rl.microbatch import LoadedBatch, fetch_prompts, load_batch
 from rl.stats import RankStats
 from rl.weight_sync import WeightBucket, as_buckets
+from rollout.transfer import EngineActors
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    from rl.nccl import NcclSender
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class LearnerWorker(TrainingWorker):
         super().__init__(spec)
         self.learning = learning
         self.reference: Qwen2_5_VLForConditionalGeneration | None = None
+        self._sender: NcclSender | None = None
         self._frozen_vision = spec.model.freeze_vision and spec.model.freeze_projector
         same = Path(learning.reference_model).absolute() == Path(spec.model.path).absolute()
         self._shared_vision = self._frozen_vision and same
@@ -119,6 +124,14 @@ class LearnerWorker(TrainingWorker):
         What an actor yields belongs to its caller, so the buckets outlive this rank.
         """
         yield from as_buckets(self.engine.gathered_state())
+
+    @register(dispatch_mode=ONE_TO_ALL, blocking=False)
+    def send_weights(self, engines: EngineActors, deadline_s: float) -> WeightDigest:
+        """Send the present weights to these engines by NCCL (rank 0; the others take part in gathering)."""
+        from rl.nccl import NcclSender  # imports vLLM
+
+        self._sender = self._sender or NcclSender(self.engine, self.rank)
+        return self._sender.send(engines, deadline_s)
 
     def _load_reference(self) -> Qwen2_5_VLForConditionalGeneration:
         from owlcap.models.load import load_policy
