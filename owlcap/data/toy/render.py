@@ -41,6 +41,17 @@ OBJECT_BOTTOM = 0.96
 LIMB, EDGE = 0.066, 0.016  # thickness of arms and legs, and of the outline
 
 
+def people(scene: Scene, time: float, aspect: float) -> tuple[Skeleton, ...]:
+    """Everyone in the picture at a moment (share of the clip's length): the one who acts, then those who stand."""
+    pose = pose_at(scene.actions, time)
+    actor = skeleton(pose, (aspect / 2 + scene.look.center + pose.shift, GROUND), scene.look.size)
+    return (actor, *(skeleton(Pose(), _crowd_feet(place, aspect), CROWD_SIZE) for place in scene.look.crowd))
+
+
+def _crowd_feet(place: int, aspect: float) -> Point:
+    return CROWD_PLACES[place] * aspect, HORIZON + 0.03
+
+
 @dataclass(frozen=True, slots=True)
 class Wear:
     """The colours of one person."""
@@ -63,7 +74,7 @@ def render(scene: Scene, *, width: int, height: int, num_frames: int) -> np.ndar
         paint = CROWD_PAINT[(number + scene.look.scenery) % len(CROWD_PAINT)]
         skin = SKINS[(place + scene.look.scenery) % len(SKINS)]
         wear = Wear(paint, paint, skin, HAIRS[place], outline)
-        _draw_person(still, Pose(), (CROWD_PLACES[place] * aspect, HORIZON + 0.03), CROWD_SIZE, wear)
+        _draw_person(still, Pose(), _crowd_feet(place, aspect), CROWD_SIZE, wear)
     wear = Wear(PAINT[scene.shirt], PAINT[scene.trousers], SKINS[scene.look.skin], HAIRS[scene.look.hair], outline)
     center = aspect / 2 + scene.look.center
     frames = np.empty((num_frames, height, width, 3), np.uint8)
