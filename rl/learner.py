@@ -29,8 +29,8 @@ from verl.single_controller.base.decorator import register
 from owlcap.config import AlgorithmSection
 from owlcap.models.logprobs import completion_logprobs, vision_features
 from owlcap.models.lora import without_lora
-from owlcap.training.worker import ONE_TO_ALL, PER_RANK, TrainingSpec, TrainingWorker, WorkerReport
 from owlcap.training.buckets import WeightDigest
+from owlcap.training.worker import ONE_TO_ALL, PER_RANK, TrainingSpec, TrainingWorker, WorkerReport
 from owlcap.types import LearnerGroup, VisionInputs
 from rl.batching import MicroBatch
 from rl.correction import correct
