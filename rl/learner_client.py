@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from owlcap.config import ClusterSection, RlRun
-from owlcap.training.buckets import WeightBucket
+from owlcap.training.buckets import WeightBucket, WeightDigest
 from owlcap.training.checkpoint import Layout, check_layout, load_meta
+from owlcap.training.features import located
 from owlcap.training.group import gather, make_worker_group, stop_worker_group
 from owlcap.training.worker import TrainingSpec, WorkerReport
 from owlcap.types import LearnerGroup
 from rl.batching import GroupSize, MiniBatch, plan_update
 from rl.learner import LearnerWorker, LearningSpec, RankMiniBatch, RankWork
 from rl.stats import LearnerStats, merge
-from rl.weight_sync import WeightBuckets
+from rl.weight_sync import DirectWeights, WeightBuckets
+from rollout.transfer import EngineActors
 
 UPDATE_DEADLINE_S = 3600.0  # of one step's update, and of gathering or writing the whole state
 
@@ -44,6 +46,7 @@ class LearnerClient:
             total_steps=num_steps * algorithm.num_epochs * algorithm.num_minibatches,
             seed=cfg.seed,
             threads=cfg.cluster.threads_per_actor,
+            features=located(cfg),
         )
         learning = LearningSpec(
             algorithm=algorithm,
@@ -51,7 +54,7 @@ class LearnerClient:
             max_new_tokens=cfg.rollout.max_new_tokens,
             reference_model=cfg.reference_model or cfg.model.path,
         )
-        return cls(spec, learning, cfg.cluster)
+        return cls(spec, learning, cfg.cluster.settled(cfg.pipeline.mode))
 
     def wait_started(self) -> WorkerReport:
         """Wait for the models to be loaded; rank 0's report.
@@ -104,7 +107,13 @@ class LearnerClient:
         work = [_rank_work(rank, groups, minibatches) for rank in range(self._cluster.learner_ranks)]
         return merge(gather(self._group.update(work), UPDATE_DEADLINE_S, "updating the policy"))  # type: ignore[attr-defined]
 
-    def weights(self) -> WeightBuckets:
+    def weights(self) -> WeightBuckets | DirectWeights:
+        """The present weights, on their way to the engines as cluster.weight_transfer says."""
+        if self._cluster.weight_transfer == "nccl":
+            return DirectWeights(self._send, self.buckets)
+        return self.buckets()
+
+    def buckets(self) -> WeightBuckets:
         """The present weights in the object store, owned by this process and with a copy on its node: an engine that
         is replaced can load them whichever rank or node is lost.
         """
@@ -136,6 +145,11 @@ class LearnerClient:
     def close(self) -> None:
         """End all ranks."""
         stop_worker_group(self._group)
+
+    def _send(self, engines: EngineActors) -> WeightDigest:
+        """Have the ranks send their weights to these engines; what rank 0 sent."""
+        deadline_s = self._cluster.sync_deadline_s
+        return gather(self._group.send_weights(engines, deadline_s), deadline_s, "sending the weights")[0]  # type: ignore[attr-defined]
 
     def _launch(self) -> None:
         self._group = make_worker_group(LearnerWorker, (self._spec, self._learning), self._cluster)

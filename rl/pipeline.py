@@ -31,7 +31,7 @@ from rl.advantages import is_informative
 from rl.collect import Collected, Collection, GroupSource, make_requests, scoring_deadline
 from rl.engine_thread import EngineThread
 from rl.state import PromptOrder
-from rl.weight_sync import SyncStats, WeightBuckets, WeightReceiver, load_weights
+from rl.weight_sync import DirectWeights, SyncStats, WeightBuckets, WeightReceiver, load_weights
 
 T = TypeVar("T")
 
@@ -98,14 +98,14 @@ class Pipeline:
             taken = _together(taken, self._wait())
         return taken
 
-    def sync(self, buckets: WeightBuckets, version: int) -> SyncStats | None:
+    def sync(self, weights: WeightBuckets | DirectWeights, version: int) -> SyncStats | None:
         """Load weights into the engines, before any other work they have not begun.
 
         Returns:
             What it took; in `async`, which does not wait, what the sync before took, if it is done.
         """
         before = self._loading
-        self._loading = self._thread.submit(lambda: load_weights(buckets, self._pool, version), first=True)
+        self._loading = self._thread.submit(lambda: load_weights(weights, self._pool, version), first=True)
         if not self._ahead:
             return self._loading.result()
         return before.result() if before is not None and before.done() else None

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from owlcap.data.prompts import vision_token_ids
 from owlcap.data.video import VideoLoader
@@ -34,6 +34,7 @@ from rollout.inputs import ClipSource, PreparedQueue, PreparedRequest, RequestPr
 from rollout.sampling import completions_of, sampling_params
 from rollout.settings import EngineCounters, GenerationRequest, RolloutEngineSettings
 from rollout.startup import start_vllm
+from rollout.transfer import Received, check_received, finish_update, start_update
 from rollout.weights import check_all_loaded, reload_weights
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class VllmEngine:
         self._deterministic = settings.device == "cpu"
         self._request_ids = itertools.count()
         self._version: int | None = 0
+        self._received: list[Received] = []  # by vLLM's workers, in a transfer that is not committed yet
         self._num_groups = self._num_failures = self._num_tokens = 0
         self._generate_s = 0.0
 
@@ -165,6 +167,43 @@ class VllmEngine:
             buckets = list(buckets)
         missing = self._llm.collective_rpc(partial(reload_weights, buckets=buckets))
         check_all_loaded(missing, version)
+        self._forget_computed()
+        self._version = version
+
+    def init_weight_transfer_engine(self, init_info: Mapping[str, Any]) -> None:
+        """Join the learner's NCCL group (see rollout.transfer)."""
+        self._llm.init_weight_transfer_engine({"init_info": dict(init_info)})
+
+    def start_weight_update(self) -> None:
+        """Begin a transfer.
+
+        Raises:
+            RolloutError: groups are being generated.
+        """
+        self._check_idle("weights cannot change while groups are being generated")
+        self._version, self._received = None, []
+        self._llm.collective_rpc(start_update)
+
+    def update_weights(self, update_info: Mapping[str, Any]) -> None:
+        """Receive weights, while the learner sends them."""
+        self._llm.update_weights({"update_info": dict(update_info)})
+
+    def finish_weight_update(self) -> None:
+        """All weights have come."""
+        self._received = self._llm.collective_rpc(finish_update)
+
+    def commit_weights(self, checksum: int, version: int) -> None:
+        """Use what was received, if it is what was sent, and forget everything computed with the old weights.
+
+        Args:
+            checksum: of what was sent.
+            version: what completions from now on are marked with.
+
+        Raises:
+            RolloutError: other weights came, or not for every layer; the engine then has no version.
+        """
+        check_received(self._received, checksum)
+        check_all_loaded([list(one.missing) for one in self._received], version)
         self._forget_computed()
         self._version = version
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
 
 from owlcap.data.prompts import (
     PROCESSOR_KWARGS,
@@ -22,7 +24,7 @@ from owlcap.data.prompts import (
     video_item,
 )
 from owlcap.errors import DataError, PromptError
-from owlcap.types import Prompt, RolloutFailure, Sample, VideoClip, VisionInputs
+from owlcap.types import OverlayInputs, Prompt, RolloutFailure, Sample, VideoClip, VisionInputs
 from rollout.settings import GenerationRequest
 
 if TYPE_CHECKING:
@@ -105,10 +107,13 @@ class RequestPreparer:
         from vllm.exceptions import VLLMValidationError
 
         sample = request.sample
-        text = render_prompt(self._processor, sample)
+        text = render_prompt(self._processor, sample, len(clip.overlays))
+        media: dict[str, list[Any]] = {"video": [video_item(clip)]}
+        if clip.overlays:
+            media["image"] = list(clip.overlays)
         prompt: Any = {
             "prompt": text,
-            "multi_modal_data": {"video": [video_item(clip)]},
+            "multi_modal_data": media,
             "mm_processor_kwargs": dict(PROCESSOR_KWARGS),
         }
         try:
@@ -118,22 +123,36 @@ class RequestPreparer:
         self.num_processed += 1
         token_ids = tuple(engine_input["prompt_token_ids"])
         vision = _vision_inputs(engine_input)
-        check_prompt_ids(expected_token_ids(self._processor, text, vision.video_grid_thw), token_ids, sample)
+        expected = expected_token_ids(self._processor, text, vision.grids[-1], vision.grids[:-1])
+        check_prompt_ids(expected, token_ids, sample)
         check_length(token_ids, sample, self._max_prompt_tokens)
         return PreparedRequest(request, engine_input, Prompt(token_ids, vision), decode_s)
 
 
 def _vision_inputs(engine_input: MultiModalInput) -> VisionInputs:
     """The processed pixels inside vLLM's input, shared with it where the data type allows."""
-    (item,) = engine_input["mm_kwargs"]["video"]
-    assert item is not None  # vLLM leaves an item out only when its processor cache is on
-    fields = {name: cast("torch.Tensor", item[name].data) for name in item}
+    (fields,) = _items(engine_input, "video")
     t, h, w = fields["video_grid_thw"].tolist()
     return VisionInputs(
         pixel_values_videos=fields["pixel_values_videos"].float().numpy(),
         video_grid_thw=(t, h, w),
         second_per_grid_ts=fields["second_per_grid_ts"].float().item(),
+        overlays=_overlay_inputs(_items(engine_input, "image")),
     )
+
+
+def _items(engine_input: MultiModalInput, modality: str) -> list[dict[str, torch.Tensor]]:
+    """The fields of every item of a modality."""
+    items = engine_input["mm_kwargs"].get(modality, ())
+    assert None not in items  # vLLM leaves an item out only when its processor cache is on
+    return [{name: cast("torch.Tensor", item[name].data) for name in item} for item in items if item is not None]
+
+
+def _overlay_inputs(pictures: Sequence[Mapping[str, torch.Tensor]]) -> OverlayInputs | None:
+    if not pictures:
+        return None
+    pixels = np.concatenate([picture["pixel_values"].float().numpy() for picture in pictures])
+    return OverlayInputs(pixels, tuple((t, h, w) for t, h, w in (p["image_grid_thw"].tolist() for p in pictures)))
 
 
 class PreparedQueue:

@@ -8,16 +8,18 @@ replaced; its replacement loads the last synced weights and gets the prompts tha
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import ray
 from ray import ObjectRef
 
 from owlcap.config import ClusterSection
-from owlcap.errors import RolloutError
+from owlcap.errors import OwlcapError, RolloutError
+from owlcap.training.buckets import WeightDigest
 from owlcap.types import RolloutFailure, RolloutGroup
 from rollout.settings import EngineCounters, GenerationRequest, RolloutEngineSettings
 from rollout.slot import Stream, SyncedWeights, WorkerLostError, WorkerSlot, end_all, fetch, wait_for_places
+from rollout.transfer import EngineActors
 from rollout.worker import RolloutWorker
 
 BATCH_S = 0.001  # a running engine: of many, a few times a second some have something; each look is at all of them
@@ -110,31 +112,37 @@ class RolloutPool:
             RolloutError: groups are being generated, weights are missing or not those that were put, or a worker
                 cannot be made to load them.
         """
-        self._check_open()
-        if self._num_generating:
-            raise RolloutError(
-                "weights cannot change while groups are being generated",
-                where="RolloutPool.sync",
-                cure="take all results of `generate`, or close it, first",
-            )
-        weights = SyncedWeights(tuple(refs), version)
-        calls = [slot.load(weights) for slot in self._slots]
-        ray.wait(calls, num_returns=len(calls), timeout=self._cluster.sync_deadline_s)
-        refusals: list[RolloutError] = []
-        loading, timeout_s = self._slots, 0.0
-        while loading:
-            lost = []  # all of a lost node's workers start again side by side
-            for slot in loading:  # all of them, lest one's refusal be taken for that of the next sync
-                try:
-                    if not self._has_loaded(slot, weights, timeout_s):
-                        lost.append(slot)
-                except RolloutError as error:
-                    refusals.append(error)
-            wait_for_places(lost, self._cluster, self._cluster.placement_deadline_s)
-            loading, timeout_s = lost, 2 * self._cluster.start_deadline_s
-        if refusals:
-            raise refusals[0]
-        self._synced = weights
+        self._check_idle()
+        kept = tuple(refs)
+        weights = SyncedWeights(lambda: kept, version)
+        self._finish_sync([slot.load(weights) for slot in self._slots], weights)
+
+    def receive(
+        self, send: Callable[[EngineActors], WeightDigest], later: Callable[[], Sequence[ObjectRef]], version: int
+    ) -> WeightDigest:
+        """As `sync`, with weights that the learner itself sends to all workers at the same time.
+
+        All workers must be there when it begins: those that are gone are replaced first. If it breaks off all are
+        replaced, since each may be left waiting for the others.
+
+        Args:
+            send: has the learner send to these actors, under its own deadline; what was sent.
+            later: buckets of the same weights, for a worker that must be replaced until the next sync.
+
+        Raises:
+            OwlcapError: as `sync`, or what `send` raised.
+        """
+        self._check_idle()
+        self._all_answer([slot.ping() for slot in self._slots])
+        try:
+            sent = send(EngineActors(tuple(slot.actor for slot in self._slots), self._settings.tensor_parallel))
+        except OwlcapError:
+            for slot in self._slots:
+                slot.restart("a transfer of weights broke off", None)
+            raise
+        weights = SyncedWeights(later, version)
+        self._finish_sync([slot.commit(sent.checksum, version) for slot in self._slots], weights)
+        return sent
 
     def versions(self) -> tuple[int, ...]:
         """Policy version that each worker says it holds; one that is gone says nothing, and is replaced when used."""
@@ -197,13 +205,49 @@ class RolloutPool:
         slot.restart(reason, self._synced)
         streams[slot] = slot.begin(streams[slot].unfinished, self.version, starting=True)
 
-    def _has_loaded(self, slot: WorkerSlot, weights: SyncedWeights, timeout_s: float) -> bool:
-        """Whether a worker loaded the weights; one that was lost is launched again, with these weights to load."""
+    def _check_idle(self) -> None:
+        self._check_open()
+        if self._num_generating:
+            raise RolloutError(
+                "weights cannot change while groups are being generated",
+                where="RolloutPool.sync",
+                cure="take all results of `generate`, or close it, first",
+            )
+
+    def _finish_sync(self, calls: list[ObjectRef], weights: SyncedWeights) -> None:
+        """Wait for one call a worker, which bring it to these weights."""
+        self._all_answer(calls, weights)
+        self._synced = weights
+
+    def _all_answer(self, calls: list[ObjectRef], weights: SyncedWeights | None = None) -> None:
+        """Wait until all workers have done what is queued; those that are lost start again, with `weights` to load.
+
+        Raises:
+            RolloutError: a worker refused, or holds another version than that of `weights`.
+        """
+        ray.wait(calls, num_returns=len(calls), timeout=self._cluster.sync_deadline_s)
+        refusals: list[RolloutError] = []
+        waiting, timeout_s = self._slots, 0.0
+        while waiting:
+            lost = []  # all of a lost node's workers start again side by side
+            for slot in waiting:  # all of them, lest one's refusal be taken for that of the next sync
+                try:
+                    if not self._has_answered(slot, weights, timeout_s):
+                        lost.append(slot)
+                except RolloutError as error:
+                    refusals.append(error)
+            wait_for_places(lost, self._cluster, self._cluster.placement_deadline_s)
+            waiting, timeout_s = lost, 2 * self._cluster.start_deadline_s
+        if refusals:
+            raise refusals[0]
+
+    def _has_answered(self, slot: WorkerSlot, weights: SyncedWeights | None, timeout_s: float) -> bool:
+        """Whether a worker has done its part; one that was lost is launched again."""
         try:
             loaded = slot.check_startup(timeout_s)
         except WorkerLostError as error:
             slot.restart(str(error), weights)
             return False
-        if loaded != weights.version:
+        if weights is not None and loaded != weights.version:
             raise RolloutError(f"rollout worker {slot.index} holds policy version {loaded}, not {weights.version}")
         return True

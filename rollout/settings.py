@@ -24,6 +24,7 @@ class RolloutEngineSettings:
     dtype: Literal["fp32", "bf16"] = "bf16"
     device: Literal["cpu", "cuda"] = "cpu"
     tensor_parallel: int = 1  # GPUs of one engine
+    nccl_transfer: bool = False  # weights come through vLLM's weight-transfer API: see rollout.transfer
     max_prompt_tokens: int = 8192
     threads: int = 1  # OMP threads of a CPU engine
     seed: int = 0  # of requests that bring no seed of their own
@@ -47,6 +48,7 @@ class RolloutEngineSettings:
             dtype=run.model.dtype,
             device="cuda" if run.cluster.gpus_per_rollout else "cpu",
             tensor_parallel=run.cluster.tensor_parallel,
+            nccl_transfer=run.cluster.settled(run.pipeline.mode).weight_transfer == "nccl",
             max_prompt_tokens=run.data.max_prompt_tokens,
             threads=run.cluster.threads_per_actor,
             seed=run.seed,

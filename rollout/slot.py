@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ class WorkerLostError(RolloutError):
 class SyncedWeights:
     """The last weights sent to the pool: what a replacement must hold before it may generate."""
 
-    refs: tuple[ObjectRef, ...]
+    refs: Callable[[], Sequence[ObjectRef]]  # one a bucket; asked for where they are needed
     version: int
 
 
@@ -85,7 +85,19 @@ class WorkerSlot:
 
     def load(self, weights: SyncedWeights) -> ObjectRef:
         """Queue the loading of weights; the reference of the version that the actor then holds."""
-        call = self.actor.load_weights.remote(list(weights.refs), weights.version)
+        call = self.actor.load_weights.remote(list(weights.refs()), weights.version)
+        self._unchecked.append(call)
+        return call
+
+    def ping(self) -> ObjectRef:
+        """Queue a call that only shows that the actor lives."""
+        call = self.actor.place.remote()
+        self._unchecked.append(call)
+        return call
+
+    def commit(self, checksum: int, version: int) -> ObjectRef:
+        """Queue the end of a transfer; the reference of the version that the actor then holds."""
+        call = self.actor.commit_weights.remote(checksum, version)
         self._unchecked.append(call)
         return call
 

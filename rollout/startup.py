@@ -102,6 +102,10 @@ def _arguments(settings: RolloutEngineSettings) -> dict[str, Any]:
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
     }
+    if settings.nccl_transfer:
+        from vllm.config import WeightTransferConfig
+
+        arguments["weight_transfer_config"] = WeightTransferConfig(backend="nccl")
     if rollout.kv_cache_gib is not None:
         arguments["kv_cache_memory_bytes"] = int(rollout.kv_cache_gib * 2**30)
     if on_cpu:

@@ -34,7 +34,7 @@ def reload_weights(worker: Any, buckets: Iterable[NamedArrays]) -> list[str]:
     Returns:
         What was not loaded: class names of layers, or names of weights. Empty when every weight arrived.
     """
-    with _MissingWeights() as missing, warnings.catch_warnings():
+    with MissingWeights() as missing, warnings.catch_warnings():
         # Arrays from Ray's shared memory are read-only. vLLM only reads them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         worker.reload_weights(weights_iterator=_tensors(buckets))
@@ -64,7 +64,7 @@ def _tensors(buckets: Iterable[NamedArrays]) -> Iterator[tuple[str, torch.Tensor
             yield name, tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
 
 
-class _MissingWeights:
+class MissingWeights:
     """Collects vLLM's warnings about weights that did not arrive; they are its only report."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class _MissingWeights:
         self._loggers = [logging.getLogger(name) for name in (LAYER_LOGGER, MODEL_LOGGER)]
         self._levels = [logger.level for logger in self._loggers]
 
-    def __enter__(self) -> _MissingWeights:
+    def __enter__(self) -> MissingWeights:
         for logger in self._loggers:
             logger.addFilter(self._keep)
             logger.setLevel(logging.WARNING)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -89,6 +89,30 @@ class RolloutWorker:
         engine.load_weights((bucket.weights for bucket in buckets()), version)
         self._metrics.policy_version.set(version)
         logger.info("policy version %d loaded in %.2f s", version, time.perf_counter() - started)
+        return engine.version
+
+    def init_weight_transfer_engine(self, init_info: Mapping[str, Any]) -> None:
+        """Join the learner's NCCL group; this and the next three are vLLM's weight-transfer API (rollout.transfer)."""
+        self._running().init_weight_transfer_engine(init_info)
+
+    def start_weight_update(self) -> None:
+        """Make ready to receive weights."""
+        self._running().start_weight_update()
+
+    def update_weights(self, update_info: Mapping[str, Any]) -> None:
+        """Receive weights, while the learner sends them."""
+        self._running().update_weights(update_info)
+
+    def finish_weight_update(self) -> None:
+        """All weights have come."""
+        self._running().finish_weight_update()
+
+    def commit_weights(self, checksum: int, version: int) -> int:
+        """Use what was received, if its checksum is that of what was sent, and answer with the version."""
+        engine = self._running()
+        engine.commit_weights(checksum, version)
+        self._metrics.policy_version.set(version)
+        logger.info("policy version %d received", version)
         return engine.version
 
     def version(self) -> int:

@@ -6,10 +6,14 @@ import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from owlcap.errors import RolloutError
+
+if TYPE_CHECKING:
+    import torch
 
 NamedArrays = Sequence[tuple[str, np.ndarray]]
 WORD = 8  # bytes that are summed as one number
@@ -27,6 +31,24 @@ class WeightBucket:
     def num_bytes(self) -> int:
         """Bytes of all arrays."""
         return sum(array.nbytes for _, array in self.weights)
+
+
+@dataclass(slots=True)
+class WeightDigest:
+    """Checksum and size of tensors that pass by on any device, in their order; for weights that make no buckets."""
+
+    checksum: int = 0
+    num_bytes: int = 0
+
+    def add(self, name: str, tensor: torch.Tensor) -> None:
+        """Count one more tensor."""
+        import torch
+
+        words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+        total = tensor.contiguous().view(-1).view(words).sum(dtype=torch.int64).item()
+        described = f"{name} {tensor.dtype} {tuple(tensor.shape)} {total}"
+        self.checksum = zlib.crc32(described.encode(), self.checksum)
+        self.num_bytes += tensor.nbytes
 
 
 def make_bucket(weights: NamedArrays) -> WeightBucket:
