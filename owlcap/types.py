@@ -54,6 +54,7 @@ class Sample:
     end_s: float | None = None
     questions: tuple[Choice, ...] = ()
     keypoints: tuple[str, ...] = ()  # statements that a good caption conveys
+    overlays: tuple[str, ...] = ()  # picture files, in order of time: key frames with a body mesh drawn in
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +66,30 @@ class VideoClip:
     duration_s: float
     total_num_frames: int  # of the source
     frame_indices: tuple[int, ...]  # [T], positions in the source
+    overlays: tuple[np.ndarray, ...] = ()  # uint8 [H, W, 3] each, RGB: what the motion pathway sees
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayInputs:
+    """What the vision tower takes for one prompt's overlays."""
+
+    pixel_values: np.ndarray  # float32 [N, D], one picture after another
+    grids_thw: tuple[tuple[int, int, int], ...]  # of each picture: 1, patches in height and width
 
 
 @dataclass(frozen=True, slots=True)
 class VisionInputs:
-    """What the vision tower takes for one prompt's video."""
+    """What the vision tower takes for one prompt's video, and for its overlays, which stand before the video."""
 
     pixel_values_videos: np.ndarray  # float32 [N, D]
     video_grid_thw: tuple[int, int, int]  # patches in time, height, width; N = t * h * w
     second_per_grid_ts: float  # seconds between two temporal patches
+    overlays: OverlayInputs | None = None
+
+    @property
+    def grids(self) -> tuple[tuple[int, int, int], ...]:
+        """Of the overlays and the video, in the order of their tokens."""
+        return (*(self.overlays.grids_thw if self.overlays else ()), self.video_grid_thw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 A prompt is the chat template around one user turn, with the video where the row marks it or else after the text (as
 OwlCap trains it), and no system prompt of our own. The same text and frames go to the Hugging Face processor
 (learner, SFT) and to vLLM (rollouts); both get the frames as they are, with the metadata from which the seconds
-between temporal patches follow.
+between temporal patches follow. Overlays of the motion pathway stand directly before the video, one image item each.
 """
 
 from __future__ import annotations
@@ -13,35 +13,43 @@ from typing import TYPE_CHECKING, Any
 
 from owlcap.data.rows import VIDEO_MARK
 from owlcap.errors import ModelError, PromptError
-from owlcap.types import Prompt, Sample, VideoClip, VisionInputs
+from owlcap.types import OverlayInputs, Prompt, Sample, VideoClip, VisionInputs
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
 
 # Frames arrive sampled and sized by owlcap.data.video. Pass this as vLLM's mm_processor_kwargs too: a second resize
 # would change them, since small frames of long clips may lie under the processor's own min_pixels.
-PROCESSOR_KWARGS: Mapping[str, Mapping[str, bool]] = {"videos_kwargs": {"do_resize": False, "do_sample_frames": False}}
+PROCESSOR_KWARGS: Mapping[str, Mapping[str, bool]] = {
+    "videos_kwargs": {"do_resize": False, "do_sample_frames": False},
+    "images_kwargs": {"do_resize": False},
+}
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 
 
-def message_parts(prompt: str, video: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+def message_parts(
+    prompt: str, video: Mapping[str, Any] | None = None, overlays: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
     """A user message's parts in the order in which the policy sees them.
 
     Args:
         prompt: as in Sample.prompt, with or without the mark of the video's place.
         video: the video's part; default {"type": "video"}.
+        overlays: the overlays' parts, such as {"type": "image"}.
     """
     before, _, after = (text.strip() for text in prompt.partition(VIDEO_MARK))
-    parts = [{"type": "text", "text": before}, dict(video or {"type": "video"}), {"type": "text", "text": after}]
+    shown = [*map(dict, overlays), dict(video or {"type": "video"})]
+    parts = [{"type": "text", "text": before}, *shown, {"type": "text", "text": after}]
     return [part for part in parts if part.get("text") != ""]
 
 
-def render_prompt(processor: Qwen2_5_VLProcessor, sample: Sample) -> str:
-    """The prompt as text, with one unexpanded video placeholder and the assistant's turn opened.
+def render_prompt(processor: Qwen2_5_VLProcessor, sample: Sample, num_overlays: int = 0) -> str:
+    """The prompt as text, with one unexpanded placeholder for each overlay and one for the video, and the assistant's
+    turn opened.
 
     Raises:
         ModelError: the checkpoint has no chat template.
-        PromptError: the template or the prompt does not leave exactly one video placeholder.
+        PromptError: the template or the prompt does not leave exactly those placeholders.
     """
     if not (processor.chat_template or getattr(processor.tokenizer, "chat_template", None)):
         raise ModelError(
@@ -50,28 +58,28 @@ def render_prompt(processor: Qwen2_5_VLProcessor, sample: Sample) -> str:
             allowed="a folder with chat_template.jinja, or chat_template in tokenizer_config.json",
             cure="start from an instruction-tuned checkpoint (Qwen2.5-VL-7B-Instruct), or copy its chat_template.jinja",
         )
-    turns = [{"role": "user", "content": message_parts(sample.prompt)}]
+    parts = message_parts(sample.prompt, overlays=[{"type": "image"}] * num_overlays)
+    turns = [{"role": "user", "content": parts}]
     text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)  # type: ignore[arg-type]
     assert isinstance(text, str)
-    count = text.count(processor.video_token)
-    if count != 1:
-        raise PromptError(
-            f"the prompt has {count or 'no'} video tokens where it must have one placeholder",
-            where=sample.id,
-            cure="the chat template must render video parts, and the row's prompt must not contain "
-            + processor.video_token,
-        )
+    for token, name, wanted in ((processor.video_token, "video", 1), (processor.image_token, "image", num_overlays)):
+        if (count := text.count(token)) != wanted:
+            raise PromptError(
+                f"the prompt has {count or 'no'} {name} tokens where it must have {wanted or 'no'} placeholder",
+                where=sample.id,
+                cure=f"the chat template must render {name} parts, and the row's prompt must not contain {token}",
+            )
     return text
 
 
 def encode_prompt(processor: Qwen2_5_VLProcessor, clip: VideoClip, sample: Sample, max_tokens: int) -> Prompt:
-    """Token ids with the video placeholder expanded, and the vision tower's inputs.
+    """Token ids with the placeholders of video and overlays expanded, and the vision tower's inputs.
 
     Raises:
         PromptError: no video tokens, or more than `max_tokens` tokens.
         ModelError: the checkpoint has no chat template.
     """
-    (prompt,) = _encode(processor, [clip], [render_prompt(processor, sample)])
+    (prompt,) = _encode(processor, [clip], [render_prompt(processor, sample, len(clip.overlays))])
     _check(processor, prompt, sample, max_tokens)
     return prompt
 
@@ -86,9 +94,9 @@ def encode_prompts(
     """
     answers: list[Prompt | PromptError | None] = []
     texts: list[str] = []
-    for sample in samples:
+    for sample, clip in zip(samples, clips, strict=True):
         try:
-            texts.append(render_prompt(processor, sample))
+            texts.append(render_prompt(processor, sample, len(clip.overlays)))
             answers.append(None)
         except PromptError as error:
             answers.append(error)
@@ -113,6 +121,7 @@ def _encode(processor: Qwen2_5_VLProcessor, clips: Sequence[VideoClip], texts: S
     metadata = [{key: value for key, value in item[1].items() if key != "do_sample_frames"} for item in items]
     encoded = processor(
         text=list(texts),
+        images=[picture for clip in clips for picture in clip.overlays] or None,
         videos=[frames for frames, _ in items],
         video_metadata=[VideoMetadata(**values) for values in metadata],  # type: ignore[call-arg]
         **PROCESSOR_KWARGS,  # type: ignore[arg-type]
@@ -121,10 +130,30 @@ def _encode(processor: Qwen2_5_VLProcessor, clips: Sequence[VideoClip], texts: S
     pixels = torch.as_tensor(encoded["pixel_values_videos"]).split([t * h * w for t, h, w in grids])
     # As float32 numbers, which is what vLLM computes positions with: 1/3 must truncate the same way.
     seconds = torch.as_tensor(encoded["second_per_grid_ts"], dtype=torch.float32).tolist()
+    overlays = _overlay_inputs(encoded, [len(clip.overlays) for clip in clips])
     return [
-        Prompt(tuple(ids), VisionInputs(patches.numpy(), grid, second))
-        for ids, patches, grid, second in zip(encoded["input_ids"], pixels, grids, seconds, strict=True)
+        Prompt(tuple(ids), VisionInputs(patches.numpy(), grid, second, pictures))
+        for ids, patches, grid, second, pictures in zip(
+            encoded["input_ids"], pixels, grids, seconds, overlays, strict=True
+        )
     ]
+
+
+def _overlay_inputs(encoded: Mapping[str, Any], counts: Sequence[int]) -> list[OverlayInputs | None]:
+    """Of each prompt, its overlays out of the processor's answer; `counts` pictures each."""
+    import torch
+
+    if not any(counts):
+        return [None] * len(counts)
+    grids = iter([(t, h, w) for t, h, w in torch.as_tensor(encoded["image_grid_thw"]).tolist()])
+    pixels, start = torch.as_tensor(encoded["pixel_values"]).numpy(), 0
+    answers: list[OverlayInputs | None] = []
+    for count in counts:
+        own = tuple(next(grids) for _ in range(count))
+        end = start + sum(t * h * w for t, h, w in own)
+        answers.append(OverlayInputs(pixels[start:end], own) if own else None)
+        start = end
+    return answers
 
 
 def _check(processor: Qwen2_5_VLProcessor, prompt: Prompt, sample: Sample, max_tokens: int) -> None:
@@ -146,13 +175,18 @@ def video_item(clip: VideoClip) -> tuple[Any, dict[str, Any]]:
     return clip.frames, metadata
 
 
-def expected_token_ids(processor: Qwen2_5_VLProcessor, text: str, grid_thw: tuple[int, int, int]) -> tuple[int, ...]:
-    """Token ids of a rendered prompt with its one video placeholder expanded to t*h*w / merge^2 tokens."""
-    t, h, w = grid_thw
-    num_tokens = t * h * w // processor.video_processor.merge_size**2
+def expected_token_ids(
+    processor: Qwen2_5_VLProcessor,
+    text: str,
+    grid_thw: tuple[int, int, int],
+    overlay_grids: Sequence[tuple[int, int, int]] = (),
+) -> tuple[int, ...]:
+    """Token ids of a rendered prompt with each placeholder expanded to t*h*w / merge^2 tokens."""
+    merge = processor.video_processor.merge_size**2
+    sizes = iter([t * h * w // merge for t, h, w in (*overlay_grids, grid_thw)])
     ids: list[int] = processor.tokenizer(text)["input_ids"]  # type: ignore[assignment]
-    place = ids.index(processor.video_token_id)
-    return tuple(ids[:place] + [processor.video_token_id] * num_tokens + ids[place + 1 :])
+    vision = (processor.video_token_id, processor.image_token_id)
+    return tuple(token for one in ids for token in ([one] * next(sizes) if one in vision else [one]))
 
 
 def encode_completion(processor: Qwen2_5_VLProcessor, caption: str) -> tuple[int, ...]:

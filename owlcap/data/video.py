@@ -55,13 +55,18 @@ def frame_size(height: int, width: int, num_frames: int, video: VideoSection) ->
     A long clip gets smaller frames so that all of them stay within total_pixels (two frames share a token, so the
     budget of one frame is 2 * total_pixels / num_frames), but never below min_pixels.
     """
-    budget = max(min(video.max_pixels, video.total_pixels / num_frames * TEMPORAL_PATCH), int(video.min_pixels * 1.05))
+    budget = min(video.max_pixels, video.total_pixels / num_frames * TEMPORAL_PATCH)
+    return picture_size(height, width, video.min_pixels, max(budget, int(video.min_pixels * 1.05)))
+
+
+def picture_size(height: int, width: int, min_pixels: int, max_pixels: float) -> tuple[int, int]:
+    """Height and width in multiples of 28 near a picture's aspect, with an area between two bounds."""
     rows, columns = max(1, round(height / CELL)), max(1, round(width / CELL))
-    if rows * columns * CELL**2 > budget:
-        shrink = math.sqrt(height * width / budget)
+    if rows * columns * CELL**2 > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
         rows, columns = (max(1, math.floor(side / shrink / CELL)) for side in (height, width))
-    elif rows * columns * CELL**2 < video.min_pixels:
-        grow = math.sqrt(video.min_pixels / (height * width))
+    elif rows * columns * CELL**2 < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
         rows, columns = (math.ceil(side * grow / CELL) for side in (height, width))
     return rows * CELL, columns * CELL
 

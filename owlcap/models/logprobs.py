@@ -26,14 +26,23 @@ CHUNK_ELEMENTS = 32 * 2**20  # logits that exist at once: 128 MiB in fp32
 def vision_features(
     model: Qwen2_5_VLForConditionalGeneration, visions: Sequence[VisionInputs]
 ) -> tuple[torch.Tensor, ...]:
-    """Features of several videos from one run of the vision tower: [t*h*w / merge^2, hidden] each."""
+    """Features of several prompts in the order of their tokens: [vision tokens, hidden] each.
+
+    One run of the vision tower takes all videos, a second one all overlays (they go through another merger).
+    """
     visual = model.model.visual
     device = model.model.language_model.embed_tokens.weight.device
     pixels = torch.cat([torch.from_numpy(vision.pixel_values_videos) for vision in visions])
     grids = torch.tensor([vision.video_grid_thw for vision in visions], device=device)
     merged = visual(pixels.to(device, visual.dtype), grid_thw=grids).pooler_output
     merge = visual.spatial_merge_size**2
-    return merged.split([t * h * w // merge for t, h, w in (vision.video_grid_thw for vision in visions)])
+    videos = merged.split([t * h * w // merge for t, h, w in (vision.video_grid_thw for vision in visions)])
+    if not hasattr(visual, "motion_merger"):
+        return videos
+    from owlcap.models.macm import overlay_features
+
+    pairs = zip(overlay_features(visual, visions), videos, strict=True)
+    return tuple(torch.cat([overlays.to(video), video]) for overlays, video in pairs)
 
 
 @overload

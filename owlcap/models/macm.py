@@ -15,7 +15,7 @@ Importing this module registers the class with transformers' Auto classes.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +46,7 @@ from owlcap.models.load import (
     quiet_transformers,
     save_policy,
 )
+from owlcap.types import VisionInputs
 
 if TYPE_CHECKING:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -95,6 +96,27 @@ AutoModelForImageTextToText.register(  # of several classes for a config, `archi
     (Qwen2_5_VLForConditionalGeneration, MotionQwen2_5_VLForConditionalGeneration),  # type: ignore[arg-type]
     exist_ok=True,
 )
+
+
+def overlay_features(
+    visual: Qwen2_5_VisionTransformerPretrainedModel, visions: Sequence[VisionInputs]
+) -> tuple[torch.Tensor, ...]:
+    """Features of each prompt's overlays [tokens, hidden], from one run of the tower; none of a prompt without.
+
+    Where no prompt has overlays, a motion merger that is trained still takes part, with a gradient of 0: every rank
+    must reduce the same gradients.
+    """
+    device, merge = visual.patch_embed.proj.weight.device, visual.spatial_merge_size**2
+    overlays = [vision.overlays for vision in visions if vision.overlays is not None]
+    if overlays:
+        pixels = torch.cat([torch.from_numpy(one.pixel_values) for one in overlays]).to(device)
+        grids = torch.tensor([grid for one in overlays for grid in one.grids_thw], device=device)
+        features = motion_features(visual, pixels, grids)
+    else:
+        assert isinstance(visual.motion_merger, nn.Module)
+        spare = torch.zeros(merge, visual.config.hidden_size, device=device, dtype=visual.dtype)
+        features = visual.motion_merger(spare)[:0]
+    return features.split([sum(t * h * w for t, h, w in vision.grids[:-1]) // merge for vision in visions])
 
 
 def motion_features(

@@ -115,8 +115,8 @@ def _rows(groups: Sequence[tuple[Prompt, Sequence[Sequence[int]]]], config: Qwen
     for prompt, completions in groups:
         ids = torch.tensor(prompt.token_ids)
         vision = prompt.vision
-        positions = mrope_positions(ids, [vision.video_grid_thw], [vision.second_per_grid_ts], config)
-        is_vision = ids == config.video_token_id
+        positions = mrope_positions(ids, vision.grids, [vision.second_per_grid_ts], config)
+        is_vision = (ids == config.video_token_id) | (ids == config.image_token_id)
         rows.append(Row(ids, positions, tuple(tuple(c) for c in completions), is_vision, first_feature))
         first_feature += int(is_vision.sum())
     return rows
