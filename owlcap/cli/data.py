@@ -7,14 +7,11 @@ from typing import Annotated
 
 import typer
 
-from owlcap.cli.console import progress_bar, say
+from owlcap.cli.console import check_out, progress_bar, say
 
-app = typer.Typer(help="Make data sets.", no_args_is_help=True)
+PROBLEMS_FOUND = 1  # exit code: the work is done, and some rows need a look
 
-
-@app.callback()
-def _group() -> None:
-    """Keeps `toy` a sub-command while it is the only one."""
+app = typer.Typer(help="Make, convert and check data sets.", no_args_is_help=True)
 
 
 @app.command("toy")
@@ -52,3 +49,42 @@ def toy(
         with progress_bar("warming up the vision tower") as progress:
             report = make_base(base, read_rows(world.train), video, seed, progress=progress)
         say(report.text())
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A file or folder of another project's data.")],
+    out: Annotated[Path, typer.Argument(help="The JSONL to write.")],
+    format: Annotated[str, typer.Option(help="auto, owlcap, swift, sharegpt, llava, trl, hf or webdataset.")] = "auto",
+    video_root: Annotated[
+        Path | None, typer.Option(help="Where relative video paths start; default: the folder of their file.")
+    ] = None,
+    check_videos: Annotated[bool, typer.Option(help="A row whose video is not there is a problem.")] = True,
+) -> None:
+    """Rows of another project's format, as JSONL of ours. Rows that cannot be taken over are kept beside it."""
+    from owlcap.data.importing import import_data
+
+    check_out(out)
+    report = import_data(source, out, format=format, video_root=video_root, check_files=check_videos)
+    say(report.text())
+    if report.problems:
+        raise typer.Exit(PROBLEMS_FOUND)
+
+
+@app.command("export")
+def export(
+    data: Annotated[Path, typer.Argument(help="The data set: JSONL with messages and videos.")],
+    out: Annotated[Path, typer.Argument(help="The file to write: .jsonl for swift, .parquet for verl.")],
+    format: Annotated[str, typer.Option(help="swift or verl.")],
+    target: Annotated[str, typer.Option(help="The answer: the assistant message, or a name under captions.")] = (
+        "messages"
+    ),
+    reference: Annotated[str, typer.Option(help="What rewards compare with: reference, or a name.")] = "reference",
+) -> None:
+    """Our rows for ms-swift or verl, with absolute video paths."""
+    from owlcap.config import DataSection
+    from owlcap.data.exporting import export_data
+
+    check_out(out)
+    section = DataSection(train=str(data), target=target, reference=reference)
+    say(f"{export_data(data, out, format, section):,} rows written to {out}")

@@ -22,7 +22,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -90,35 +90,62 @@ def read_rows(path: str | Path, data: DataSection | None = None, *, check_files:
     Raises:
         DataError: the file cannot be read, has no rows, or a row is bad; the error names file:line and the cure.
     """
+    samples: list[Sample] = []
+    for _, sample in scan_rows(path, data, check_files=check_files):
+        if isinstance(sample, DataError):
+            raise sample
+        samples.append(sample)
+    if not samples:
+        raise DataError("The data file has no rows.", where=str(path), cure="write one JSON object a line into it")
+    return samples
+
+
+def scan_rows(
+    path: str | Path, data: DataSection | None = None, *, check_files: bool = False
+) -> Iterator[tuple[int, Sample | DataError]]:
+    """Each row's line number with its sample, or with the error of a bad one. One row is in memory at a time.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     path = Path(path)
     data = data or DataSection(train=str(path))
+    lines_of_ids: dict[str, int] = {}
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    sample = parse_row(line, path, number, data, check_files=check_files)
+                    if sample.id in lines_of_ids:
+                        raise DataError(
+                            f"The id {sample.id!r} is used twice.",
+                            where=f"{path}:{number}",
+                            allowed=f"ids that are unique in the file; line {lines_of_ids[sample.id]} has this one",
+                            cure="rename or delete one of the two rows",
+                        )
+                except DataError as error:
+                    yield number, error
+                    continue
+                lines_of_ids[sample.id] = number
+                yield number, sample
     except OSError as error:
         raise DataError(
             f"The data file cannot be read: {error.strerror}.",
             where=str(path),
             cure="check the path (data.train, data.validation, evaluation.data), or make a toy set: owlcap data toy",
         ) from error
-    samples: list[Sample] = []
-    lines_of_ids: dict[str, int] = {}
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        row = _RowReader(_parse_line(line, f"{path}:{number}"), f"{path}:{number}", path, number)
-        sample = row.sample(data, check_files)
-        if sample.id in lines_of_ids:
-            raise DataError(
-                f"The id {sample.id!r} is used twice.",
-                where=f"{path}:{number}",
-                allowed=f"ids that are unique in the file; line {lines_of_ids[sample.id]} has this one already",
-                cure="rename or delete one of the two rows",
-            )
-        lines_of_ids[sample.id] = number
-        samples.append(sample)
-    if not samples:
-        raise DataError("The data file has no rows.", where=str(path), cure="write one JSON object a line into it")
-    return samples
+
+
+def parse_row(line: bytes, path: Path, number: int, data: DataSection, *, check_files: bool = False) -> Sample:
+    """The sample of one line, which is line `number` of the file at `path`.
+
+    Raises:
+        DataError: the row is bad; a VideoError where `check_files` misses its video.
+    """
+    where = f"{path}:{number}"
+    return _RowReader(_parse_line(line, where), where, path, number).sample(data, check_files)
 
 
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:

@@ -1,0 +1,183 @@
+"""`owlcap data import`: rows of any known format become a JSONL of ours, and what could not is kept beside it.
+
+OUT                     the rows
+OUT.problems.jsonl      every row that was not taken over: where it stood, why, and the row itself
+OUT's name-videos/      videos that were stored inside the rows
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from owlcap.config import DataSection
+from owlcap.data.formats.detect import AUTO, Part, Source, open_source
+from owlcap.data.formats.reading import Found, Problem
+from owlcap.data.formats.turns import BadRow, VideoBytes
+from owlcap.data.rows import Row, parse_row, write_rows
+from owlcap.errors import DataError, VideoError
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What an import read and wrote."""
+
+    source: Source
+    out: Path
+    num_read: int = 0
+    num_written: int = 0
+    num_repeats: int = 0  # rows that an index asked to take more than once
+    num_split: int = 0  # further rows made of conversations with several questions
+    num_left_out: int = 0  # rows that an index's repeat_time below 1 leaves out
+    problems: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)  # of each kind, the first
+
+    @property
+    def problems_file(self) -> Path:
+        """Where the rows are that were not taken over."""
+        return self.out.with_name(self.out.name + ".problems.jsonl")
+
+    def text(self) -> str:
+        """The report as lines."""
+        notes = [
+            (self.num_split, "made of further questions of a conversation"),
+            (self.num_repeats, "repeated as the index asks"),
+            (self.num_left_out, "left out as the index asks"),
+        ]
+        lines = [
+            f"format     {self.source.format} ({self.source.evidence})",
+            f"read       {self.num_read:,} rows",
+            f"written    {self.num_written:,} rows to {self.out}",
+            *(f"           {count:,} {what}" for count, what in notes if count),
+        ]
+        for kind, count in self.problems.most_common():
+            lines.append(f"problem    {count:,} {kind}, first: {self.examples[kind]}")
+        if self.problems:
+            lines.append(f"           these rows are in {self.problems_file}")
+        return "\n".join(lines)
+
+
+def import_data(
+    source: Path, out: Path, *, format: str = AUTO, video_root: Path | None = None, check_files: bool = True
+) -> ImportReport:
+    """Write a data set of any known format as JSONL of ours.
+
+    Args:
+        format: one of `owlcap.data.formats.detect.FORMATS`, or "auto".
+        video_root: the folder that relative video paths start at; None: that of the file they stand in.
+        check_files: a row whose video is not there is a problem.
+
+    Raises:
+        DataError: nothing can be read, no row can be taken over (the problems are written all the same), or the disk
+            cannot be written.
+    """
+    report = ImportReport(open_source(source, format), out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with report.problems_file.open("w", encoding="utf-8") as problems:
+            write_rows(out, _Importer(report, problems, video_root, check_files).rows())
+    except OSError as error:
+        raise DataError(
+            f"The rows cannot be written: {error.strerror}.", where=str(out), cure="choose a folder that can be written"
+        ) from error
+    if not report.problems:
+        report.problems_file.unlink()
+    if not report.num_written:
+        out.unlink()
+        raise DataError(
+            "No row could be taken over.", where=str(source), allowed=report.text(), cure="see docs/data.md"
+        )
+    return report
+
+
+class _Importer:
+    """Rows one after another, counted in the report."""
+
+    def __init__(self, report: ImportReport, problems: IO[str], video_root: Path | None, check_files: bool) -> None:
+        self._report, self._problems, self._root, self._check = report, problems, video_root, check_files
+        self._ids: set[str] = set()
+        self._data = DataSection(train=str(report.out))
+        self._videos = report.out.with_name(f"{report.out.stem}-videos")
+
+    def rows(self) -> Iterator[Row]:
+        """The rows to write."""
+        for part in self._report.source.parts:
+            for turn in range(max(1, int(part.repeat))):
+                yield from self._part(part, turn)
+
+    def _part(self, part: Part, turn: int) -> Iterator[Row]:
+        found_rows = list(part.rows()) if part.repeat < 1 else part.rows()
+        kept = int(len(found_rows) * part.repeat) if isinstance(found_rows, list) else None
+        for number, found in enumerate(found_rows, start=1):
+            if kept is not None and number > kept:
+                self._report.num_left_out += 1
+                continue
+            if turn == 0:
+                self._report.num_read += 1
+            if isinstance(found, Problem):
+                self._tell(found, turn)
+                continue
+            try:
+                yield from self._convert(part, found, number, turn)
+            except BadRow as error:
+                self._tell(Problem(found.where, error.kind, str(error), found.row), turn)
+
+    def _convert(self, part: Part, found: Found, number: int, turn: int) -> Iterator[Row]:
+        """The rows of one; all of them or, by a BadRow, none."""
+        turns = part.convert(found.row)
+        name = f"{part.path.stem}-{number:06d}"
+        if isinstance(turns.video, VideoBytes):
+            video = self._store(turns.video, name)
+        else:
+            video = str((self._root or part.path.parent) / turns.video)
+        ready: list[Row] = []
+        for row in turns.rows(name, self._relative(video)):
+            if turn:
+                row["id"] += f"-repeat{turn + 1}"
+            if row["id"] in self._ids:
+                raise BadRow("duplicate id", f"the id {row['id']!r} is used before")
+            try:
+                line = json.dumps(row, ensure_ascii=False).encode()
+                parse_row(line, self._report.out, number, self._data, check_files=self._check)
+            except VideoError:
+                raise BadRow("missing video", f"there is no file {video}") from None
+            except DataError as error:
+                raise BadRow("bad row", f"{error.what} Allowed: {error.allowed}") from None
+            except (UnicodeEncodeError, TypeError, ValueError) as error:
+                raise BadRow("bad row", str(error)) from None
+            ready.append(row)
+        self._ids.update(row["id"] for row in ready)
+        self._report.num_written += len(ready)
+        self._report.num_split += (len(ready) - 1) if not turn else 0
+        self._report.num_repeats += len(ready) if turn else 0
+        yield from ready
+
+    def _store(self, video: VideoBytes, name: str) -> str:
+        self._videos.mkdir(exist_ok=True)
+        file = self._videos / f"{name}{video.suffix}"
+        file.write_bytes(video.content)
+        return str(file)
+
+    def _relative(self, video: str) -> str:
+        """Relative where the video lies below the rows' folder, so that the two can be moved together."""
+        absolute, folder = os.path.abspath(video), os.path.abspath(self._report.out.parent)
+        return os.path.relpath(absolute, folder) if absolute.startswith(folder + os.sep) else absolute
+
+    def _tell(self, problem: Problem, turn: int) -> None:
+        if turn:
+            return  # told at the first time
+        self._report.problems[problem.kind] += 1
+        self._report.examples.setdefault(problem.kind, f"{problem.where}: {problem.what}")
+        told = {"where": problem.where, "kind": problem.kind, "what": problem.what, "row": problem.raw}
+        self._problems.write(json.dumps(told, ensure_ascii=True, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no form for: the bytes of a video."""
+    return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else repr(value)

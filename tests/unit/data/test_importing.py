@@ -1,0 +1,285 @@
+"""Other projects' data sets: each format's real keys become rows of ours, and no bad row is lost."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from owlcap.config import DataSection
+from owlcap.data.formats.detect import open_source
+from owlcap.data.importing import ImportReport, import_data
+from owlcap.data.rows import read_rows
+from owlcap.errors import DataError
+from owlcap.types import Sample
+
+ASKED, TOLD = "What happens?", "A girl waves."
+HUMAN = [{"from": "human", "value": f"<video>\n{ASKED}"}, {"from": "gpt", "value": TOLD}]
+CHAT = [{"role": "user", "content": f"<video>{ASKED}"}, {"role": "assistant", "content": TOLD}]
+
+ROWS: dict[str, dict[str, Any]] = {
+    "owlcap": {"video": "a.mp4", "conversations": [{"value": f"<video>\n{ASKED}"}, {"value": TOLD}]},
+    "swift": {"messages": CHAT, "videos": ["a.mp4"]},
+    "sharegpt": {"conversations": HUMAN, "videos": ["a.mp4"]},
+    "llava": {
+        "id": "v_1",
+        "data_source": "0_30_s_academic",
+        "video": "a.mp4",
+        "conversations": [{"from": "human", "value": f"<image>\n{ASKED}"}, {"from": "gpt", "value": TOLD}],
+    },
+    "trl": {
+        "prompt": [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": ASKED}]}],
+        "completion": [{"role": "assistant", "content": [{"type": "text", "text": TOLD}]}],
+        "videos": ["a.mp4"],
+    },
+    "hf": {"video": "a.mp4", "question": ASKED, "caption": TOLD},
+}
+
+
+def put(path: Path, *rows: Any) -> Path:
+    (path.parent / "a.mp4").write_bytes(b"video")
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n")
+    return path
+
+
+def imported(source: Path, **options: Any) -> tuple[ImportReport, list[Sample]]:
+    out = source.parent / "out" / "rows.jsonl"
+    report = import_data(source, out, **options)
+    return report, read_rows(out, check_files=True)
+
+
+def problems(report: ImportReport) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in report.problems_file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("format", ROWS)
+def test_a_row_of_each_format_is_recognised_and_becomes_a_row_of_ours(tmp_path: Path, format: str) -> None:
+    source = put(tmp_path / "data.jsonl", ROWS[format])
+
+    report, (sample,) = imported(source)
+
+    assert report.source.format == format
+    assert "data.jsonl:1 has" in report.source.evidence
+    assert (sample.prompt.replace("<video>", "").strip(), sample.caption) == (ASKED, TOLD)
+    assert Path(sample.video).resolve() == tmp_path / "a.mp4"
+
+
+@pytest.mark.parametrize("format", ["owlcap", "swift", "sharegpt", "llava", "trl"])
+def test_a_format_that_is_asked_for_is_not_guessed(tmp_path: Path, format: str) -> None:
+    report, samples = imported(put(tmp_path / "data.jsonl", ROWS[format]), format=format)
+
+    assert (report.source.evidence, len(samples)) == ("as asked for", 1)
+
+
+def test_a_json_list_is_read_like_lines(tmp_path: Path) -> None:
+    source = put(tmp_path / "data.json", json.dumps([ROWS["llava"], {**ROWS["llava"], "id": "v_2"}], indent=1))
+
+    assert [sample.id for sample in imported(source)[1]] == ["v_1", "v_2"]
+
+
+def test_an_index_of_owlcap_repeats_and_cuts_as_the_released_script_does(tmp_path: Path) -> None:
+    put(tmp_path / "x_1.jsonl", ROWS["owlcap"])
+    put(tmp_path / "y.jsonl", *[ROWS["owlcap"]] * 5)
+    index = {
+        "x": {"root": "", "annotation": "x_*.jsonl", "repeat_time": 2},
+        "y": {"root": "", "annotation": "y.jsonl", "repeat_time": 0.5},
+    }
+    report, samples = imported(put(tmp_path / "index.json", json.dumps(index)))
+
+    assert [sample.id for sample in samples] == ["x_1-000001", "x_1-000001-repeat2", "y-000001", "y-000002"]
+    assert (report.num_repeats, report.num_left_out) == (1, 3)
+
+
+def test_owlcaps_times_are_kept_and_zero_means_the_whole_video(tmp_path: Path) -> None:
+    cut = {**ROWS["owlcap"], "start_time": 1.5, "end_time": 4}
+    whole = {**ROWS["owlcap"], "start_time": 0.0, "end_time": None}
+
+    _, samples = imported(put(tmp_path / "data.jsonl", cut, whole))
+
+    assert [(sample.start_s, sample.end_s) for sample in samples] == [(1.5, 4.0), (None, None)]
+
+
+def test_llama_factorys_description_may_rename_columns_and_tags(tmp_path: Path) -> None:
+    row = {"chat": [{"who": "me", "says": f"<video>{ASKED}"}, {"who": "it", "says": TOLD}], "clips": ["a.mp4"]}
+    put(tmp_path / "mine.json", json.dumps([row]))
+    columns = {"messages": "chat", "videos": "clips"}
+    tags = {"role_tag": "who", "content_tag": "says", "user_tag": "me", "assistant_tag": "it"}
+    entry = {"file_name": "mine.json", "formatting": "sharegpt", "columns": columns, "tags": tags}
+    text_only = {"file_name": "other.json"}
+    put(tmp_path / "dataset_info.json", json.dumps({"mine": entry, "alpaca": text_only}))
+
+    report = import_data(tmp_path, tmp_path / "out.jsonl")
+
+    assert (report.source.format, report.num_written) == ("sharegpt", 1)
+    assert read_rows(tmp_path / "out.jsonl")[0].caption == TOLD
+
+
+def test_a_conversation_of_several_questions_becomes_several_rows(tmp_path: Path) -> None:
+    more = [{"from": "human", "value": "Who is it?"}, {"from": "gpt", "value": "A child."}]
+
+    report, samples = imported(put(tmp_path / "data.jsonl", {**ROWS["llava"], "conversations": [*HUMAN, *more]}))
+
+    assert [(sample.id, sample.caption) for sample in samples] == [("v_1", TOLD), ("v_1-turn2", "A child.")]
+    assert report.num_split == 1
+
+
+def test_system_text_stands_before_the_question(tmp_path: Path) -> None:
+    row = {**ROWS["swift"], "messages": [{"role": "system", "content": "Be brief."}, *CHAT]}
+
+    assert imported(put(tmp_path / "data.jsonl", row))[1][0].prompt.startswith("Be brief.")
+
+
+def test_a_row_for_grpo_takes_its_solution_as_caption_and_reference(tmp_path: Path) -> None:
+    _, (sample,) = imported(put(tmp_path / "data.jsonl", {**ROWS["swift"], "messages": CHAT[:1], "solution": TOLD}))
+
+    assert (sample.caption, sample.reference) == (TOLD, TOLD)
+
+
+def test_a_data_set_on_disk_may_store_its_videos_inside(tmp_path: Path) -> None:
+    from datasets import Dataset, Features, Value, Video
+
+    features = Features({"video": Video(), "caption": Value("string")})
+    rows = {"video": [{"bytes": b"frames", "path": "x.webm"}], "caption": [TOLD]}
+    Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "set"))
+
+    report, (sample,) = imported(tmp_path / "set")
+
+    assert (report.source.format, sample.caption) == ("hf", TOLD)
+    assert Path(sample.video).read_bytes() == b"frames"
+    assert Path(sample.video).suffix == ".webm"
+
+
+def test_splits_are_not_mixed(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    rows = Dataset.from_list([ROWS["hf"]])
+    DatasetDict({"train": rows, "test": rows}).save_to_disk(str(tmp_path / "set"))
+
+    with pytest.raises(DataError, match="leak") as caught:
+        import_data(tmp_path / "set", tmp_path / "out.jsonl")
+    assert caught.value.allowed == "test, train"
+
+
+def tar_of(path: Path, **files: bytes) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name.replace("__", "."))
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_shards_of_webdataset_give_their_captions_and_videos(tmp_path: Path) -> None:
+    tar_of(tmp_path / "0.tar", k1__mp4=b"one", k1__txt=TOLD.encode(), k2__mp4=b"two", k2__json=b'{"caption": "Two."}')
+    tar_of(tmp_path / "1.tar", k1__mp4=b"three", k1__json=json.dumps({"conversations": HUMAN}).encode())
+
+    report = import_data(tmp_path, tmp_path / "out" / "rows.jsonl")
+
+    samples = read_rows(tmp_path / "out" / "rows.jsonl", check_files=True)
+    assert report.source.format == "webdataset"
+    assert [(sample.id, Path(sample.video).read_bytes()) for sample in samples] == [
+        ("0-k1", b"one"),
+        ("0-k2", b"two"),
+        ("1-k1", b"three"),
+    ]
+
+
+def test_a_shard_that_ends_early_is_told_and_the_samples_before_are_kept(tmp_path: Path) -> None:
+    whole = tar_of(tmp_path / "0.tar", k1__mp4=b"one", k1__txt=b"One.", k2__mp4=b"x" * 5000, k2__txt=b"Two.")
+    whole.write_bytes(whole.read_bytes()[:4000])  # in the second video
+
+    report = import_data(tmp_path / "0.tar", tmp_path / "out" / "rows.jsonl")
+
+    assert report.num_written == 1
+    assert [problem["kind"] for problem in problems(report)] == ["broken tar"]
+
+
+def test_every_bad_row_is_named_counted_and_kept(tmp_path: Path) -> None:
+    source = put(tmp_path / "data.jsonl", ROWS["llava"], '{"video": "a.mp4", "conv', {**ROWS["llava"]}, "[1]")
+    absent = {**ROWS["llava"], "id": "v_2", "video": "absent.mp4"}
+    with source.open("ab") as file:
+        file.write('{"video": "a.mp4", "caf\xe9": 1}\n'.encode("latin-1"))
+        file.write(json.dumps(absent).encode() + b"\n")
+
+    report, samples = imported(source)
+
+    assert [sample.id for sample in samples] == ["v_1"]
+    found = problems(report)
+    assert [(problem["where"].rpartition(":")[2], problem["kind"]) for problem in found] == [
+        ("2", "broken JSON"),
+        ("3", "duplicate id"),
+        ("4", "not an object"),
+        ("5", "wrong encoding"),
+        ("6", "missing video"),
+    ]
+    assert found[0]["row"] == '{"video": "a.mp4", "conv'
+    assert found[4]["row"] == absent
+    assert sum(report.problems.values()) + report.num_written == report.num_read
+
+
+def test_a_broken_list_keeps_what_stands_before_the_break(tmp_path: Path) -> None:
+    text = json.dumps([ROWS["llava"]], indent=0)[:-1] + ',\n{"id": broken}]'
+
+    report, samples = imported(put(tmp_path / "data.json", text))
+
+    (problem,) = problems(report)
+    assert len(samples) == 1
+    assert problem["kind"] == "broken JSON"
+    assert problem["row"].startswith('{"id": broken}')
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"video": ["a.mp4", "b.mp4"]}, "several videos"),
+        ({"video": None}, "no video"),
+        ({"conversations": [*HUMAN, {"from": "tool", "value": "x"}]}, "roles"),
+        ({"conversations": [HUMAN[0], HUMAN[0]]}, "roles"),
+        ({"conversations": HUMAN[:1]}, "no caption"),
+        ({"conversations": "none"}, "messages"),
+        ({"conversations": [HUMAN[0], {"from": "gpt", "value": " "}]}, "bad row"),
+    ],
+)
+def test_a_row_that_cannot_be_ours_says_why(tmp_path: Path, change: dict[str, Any], kind: str) -> None:
+    bad = {**ROWS["llava"], "id": "bad", **change}
+
+    report, _ = imported(put(tmp_path / "data.jsonl", ROWS["llava"], bad), format="llava")
+
+    assert list(report.problems) == [kind]
+
+
+def test_nothing_left_is_an_error_that_keeps_the_problems(tmp_path: Path) -> None:
+    source = put(tmp_path / "data.jsonl", {**ROWS["llava"], "video": "absent.mp4"})
+
+    with pytest.raises(DataError, match="No row"):
+        import_data(source, tmp_path / "rows.jsonl")
+    assert (tmp_path / "rows.jsonl.problems.jsonl").is_file()
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_unknown_rows_are_refused_with_their_keys(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no format") as caught:
+        open_source(put(tmp_path / "data.jsonl", {"foo": 1, "bar": 2}))
+    assert "bar, foo" in str(caught.value.allowed)
+
+
+def test_videos_may_lie_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    put(tmp_path / "clips" / "unused.jsonl")
+    source = tmp_path / "data.jsonl"
+    source.write_text(json.dumps(ROWS["llava"]) + "\n")
+
+    _, (sample,) = imported(source, video_root=tmp_path / "clips")
+
+    assert Path(sample.video).resolve() == tmp_path / "clips" / "a.mp4"
+
+
+def test_rows_keep_what_is_ours_when_they_come_back(tmp_path: Path) -> None:
+    own = {**ROWS["swift"], "id": "a", "reference": "A girl in red waves.", "keypoints": ["a girl waves"]}
+
+    _, (sample,) = imported(put(tmp_path / "data.jsonl", own))
+
+    assert (sample.reference, sample.keypoints) == ("A girl in red waves.", ("a girl waves",))
+    assert read_rows(tmp_path / "out" / "rows.jsonl", DataSection(train="x"))[0] == sample
