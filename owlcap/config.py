@@ -105,6 +105,13 @@ class DeepSpeedSection(Section):
         return self
 
 
+class FeaturesSection(Section):
+    """Cache of the vision tower's features, where nothing of the tower is trained: see owlcap.training.features."""
+
+    folder: str | None = None  # null: run_dir/features, shared by its runs
+    max_gib: float = Field(default=20.0, ge=0)  # of the folder; what was used longest ago goes first. 0: no cache
+
+
 class CheckpointSection(Section):
     """How often the whole training state is written, and how many are kept."""
 
@@ -259,6 +266,7 @@ class Run(Section):
     data: DataSection
     optimizer: OptimizerSection
     deepspeed: DeepSpeedSection = DeepSpeedSection()
+    features: FeaturesSection = FeaturesSection()
     cluster: ClusterSection = ClusterSection()
     checkpoint: CheckpointSection = CheckpointSection()
     tracking: TrackingSection = TrackingSection()

@@ -1,13 +1,13 @@
 """One rank of the learner: scored groups in, optimizer updates, weights out.
 
-    RankWork ─> prompts (object store) ─> packed micro batches ─> vision features (once, if the tower is frozen)
+    RankWork ─> prompts (object store) ─> packed micro batches ─> vision features (rl.frozen_vision)
         ─> reference logprobs (once) ─> [old logprobs (once, if there are several updates)]
         ─> for each pass and mini-batch: policy logprobs ─> share of the loss ─> backward ... ─> optimizer step
 
 The reference policy is a whole frozen copy on every rank, left out when kl_beta is 0, or where the policy without its
 LoRA adapters is the reference. When the vision
-tower and its merger are frozen and both policies come from one checkpoint, they see the same features, which
-are computed once a micro batch and step, and the copy keeps no tower.
+tower and its merger are frozen and both policies come from one checkpoint, they see the same features, and the copy
+keeps no tower.
 
 Shapes: see rl.microbatch.
 """
@@ -27,13 +27,15 @@ from torch import nn
 from verl.single_controller.base.decorator import register
 
 from owlcap.config import AlgorithmSection
-from owlcap.models.logprobs import completion_logprobs, vision_features
+from owlcap.models.logprobs import completion_logprobs
 from owlcap.models.lora import without_lora
 from owlcap.training.buckets import WeightDigest
+from owlcap.training.features import is_frozen, open_cache
 from owlcap.training.worker import ONE_TO_ALL, PER_RANK, TrainingSpec, TrainingWorker, WorkerReport
-from owlcap.types import LearnerGroup, VisionInputs
+from owlcap.types import LearnerGroup
 from rl.batching import MicroBatch
 from rl.correction import correct
+from rl.frozen_vision import load_features
 from rl.kl_reward import subtract_kl
 from rl.losses import BatchSize, k3, policy_loss
 from rl.microbatch import LoadedBatch, fetch_prompts, load_batch
@@ -81,16 +83,18 @@ class LearnerWorker(TrainingWorker):
         self.learning = learning
         self.reference: Qwen2_5_VLForConditionalGeneration | None = None
         self._sender: NcclSender | None = None
-        self._frozen_vision = spec.model.freeze_vision and spec.model.freeze_projector
-        same = Path(learning.reference_model).absolute() == Path(spec.model.path).absolute()
-        self._shared_vision = self._frozen_vision and same
         self._has_reference = learning.algorithm.kl_beta > 0
-        self._base_is_reference = spec.model.lora is not None and self._shared_vision  # adapters are all that changes
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
     def start(self) -> WorkerReport:
         """Load the policy, build the engine, load the reference."""
-        report = TrainingWorker.start(self)
+        model, spec = self.load_model(), self.spec
+        self._frozen_vision = is_frozen(model)
+        self._cache = open_cache(spec.features, model)  # before ZeRO-3 partitions the tower
+        same = Path(self.learning.reference_model).absolute() == Path(spec.model.path).absolute()
+        self._shared_vision = self._frozen_vision and same
+        self._base_is_reference = spec.model.lora is not None and self._shared_vision  # adapters are all that changes
+        report = self.build_engine(model)
         if self._has_reference and not self._base_is_reference:
             self.reference = self._load_reference()
         return report
@@ -155,10 +159,9 @@ class LearnerWorker(TrainingWorker):
     def _prepare(self, batches: Sequence[LoadedBatch], stats: RankStats) -> None:
         """Vision features and reference logprobs, which no update of this step changes."""
         with torch.no_grad():
-            for batch in batches if self._frozen_vision else ():
+            if self._frozen_vision:
                 with clock(stats, "vision_s"):
-                    visions = batch.packed.visions
-                    batch.features = self.engine.run(partial(_vision_features, visions=visions))
+                    load_features(batches, self.engine, self._cache, stats)
             for batch in batches if self._has_reference else ():
                 with clock(stats, "reference_s"):
                     batch.reference_BT = batch.rows(self._reference_logprobs(batch))
@@ -212,10 +215,6 @@ class LearnerWorker(TrainingWorker):
         with clock(stats, "optimizer_s"):
             stats.steps.append(self.engine.step())
         stats.num_updates += 1
-
-
-def _vision_features(model: nn.Module, visions: Sequence[VisionInputs]) -> tuple[torch.Tensor, ...]:
-    return vision_features(cast("Qwen2_5_VLForConditionalGeneration", model), visions)
 
 
 def _policy_logprobs(model: nn.Module, batch: LoadedBatch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:

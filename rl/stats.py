@@ -28,6 +28,9 @@ class RankStats:
     num_truncated: float = 0.0  # tokens whose weight was cut
     num_rejected: float = 0.0  # tokens that count 0
     mismatch_max: float = 0.0  # largest |logprob of the sampler - logprob of the learner|
+    feature_hits: int = 0  # clips whose features were in the cache
+    feature_misses: int = 0  # that the vision tower ran over
+    feature_bytes: int = 0  # in the cache's folder after this rank's last write
     steps: list[StepStats] = field(default_factory=list)  # equal on all ranks
     fetch_s: float = 0.0
     vision_s: float = 0.0
@@ -57,6 +60,9 @@ class LearnerStats:
     correction_weight: float  # mean over tokens; 0 without a correction
     truncated_share: float  # of tokens
     rejected_share: float  # of tokens
+    feature_hits: int  # clips whose vision features were in the cache
+    feature_misses: int  # that the frozen vision tower ran over
+    feature_bytes: int  # in the cache's folder when it was last written to
     fetch_s: float
     vision_s: float
     reference_s: float
@@ -88,6 +94,9 @@ def merge(ranks: Sequence[RankStats]) -> LearnerStats:
         correction_weight=math.fsum(r.weight for r in ranks) / num_tokens,
         truncated_share=math.fsum(r.num_truncated for r in ranks) / num_tokens,
         rejected_share=math.fsum(r.num_rejected for r in ranks) / num_tokens,
+        feature_hits=sum(r.feature_hits for r in ranks),
+        feature_misses=sum(r.feature_misses for r in ranks),
+        feature_bytes=max(r.feature_bytes for r in ranks),
         fetch_s=max(r.fetch_s for r in ranks),
         vision_s=max(r.vision_s for r in ranks),
         reference_s=max(r.reference_s for r in ranks),

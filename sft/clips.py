@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +15,11 @@ import torch
 from owlcap.config import DataSection, VideoSection
 from owlcap.data.prompts import encode_completion, encode_prompt, encode_prompts, expected_token_ids, render_prompt
 from owlcap.data.video import VideoLoader
-from owlcap.errors import DataError, PromptError
+from owlcap.errors import DataError, PromptError, TrainingError
 from owlcap.models.logprobs import vision_features
+from owlcap.training.features import ClipFeatures, FeatureCache, clip_key, file_digest, frames_fingerprint
 from owlcap.types import Prompt, Sample, VideoClip, VisionInputs
 from sft.collate import SftItem
-from sft.features import ClipFeatures, FeatureCache, clip_key
 from sft.unusable import BadClip
 
 if TYPE_CHECKING:
@@ -25,6 +27,15 @@ if TYPE_CHECKING:
 
 CLIPS_PER_FORWARD = 8  # of the vision tower while features are computed; more only overflow the CPU's caches
 NO_PATCHES = np.zeros((0, 0), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What one rank did of a slice of clips."""
+
+    bad: tuple[BadClip, ...]
+    num_bytes: int  # written to the cache
+    all_kept: bool  # whether the features of all clips so far are in the cache
 
 
 class ClipSource:
@@ -47,7 +58,10 @@ class ClipSource:
         self._loader = VideoLoader(video)
         self._threads = ThreadPoolExecutor(2 * video.num_workers)
         self._pending: dict[int, Future[SftItem | BadClip]] = {}
-        self._ready: dict[int, SftItem | BadClip] = {}  # cached items are small: kept for all epochs
+        self._encoded: dict[int, SftItem | BadClip] = {}  # without features, which are too large to be kept in memory
+        self._prepared: set[str] = set()  # clips that have features
+        self._frames = frames_fingerprint(video, processor)
+        self._file_digest = functools.cache(file_digest)
         self._processor_lock = threading.Lock()  # tokenizers refuse to be borrowed by two threads
 
     def ahead(self, indices: Sequence[int]) -> None:
@@ -66,9 +80,7 @@ class ClipSource:
     def _take(self, index: int) -> SftItem | BadClip:
         if self.cache is None:
             return self._pending.pop(index).result()
-        if index not in self._ready:
-            self._ready[index] = self._from_cache(index, self.cache)
-        return self._ready[index]
+        return self._from_cache(index, self.cache)
 
     def _load(self, index: int) -> SftItem | BadClip:
         sample = self.samples[index]
@@ -83,25 +95,42 @@ class ClipSource:
             return BadClip(sample.id, str(error))
 
     def _from_cache(self, index: int, cache: FeatureCache) -> SftItem | BadClip:
-        sample = self.samples[index]
-        key = clip_key(sample)
-        if key not in cache:
-            return BadClip(sample.id, "its features could not be computed")
-        clip = cache[key]
-        ids = expected_token_ids(self.processor, render_prompt(self.processor, sample), clip.grid_thw)
-        prompt = Prompt(ids, VisionInputs(NO_PATCHES, clip.grid_thw, clip.second_per_grid_ts))
-        return SftItem(prompt, encode_completion(self.processor, sample.caption), clip.features)
+        sample, item = self.samples[index], self._encoded.get(index)
+        if isinstance(item, BadClip):
+            return item
+        clip = cache.read(self._key(sample))
+        if clip is None:
+            return self._encoded.setdefault(index, self._bad(index, cache))
+        if item is None:
+            ids = expected_token_ids(self.processor, render_prompt(self.processor, sample), clip.grid_thw)
+            prompt = Prompt(ids, VisionInputs(NO_PATCHES, clip.grid_thw, clip.second_per_grid_ts))
+            item = self._encoded[index] = SftItem(prompt, encode_completion(self.processor, sample.caption))
+        return replace(item, features=clip.features)
 
-    def compute_features(
-        self, model: Qwen2_5_VLForConditionalGeneration, indices: Sequence[int]
-    ) -> tuple[list[BadClip], int]:
-        """Add the features of those clips to the cache that it does not have.
+    def _bad(self, index: int, cache: FeatureCache) -> BadClip:
+        """Why a clip has no features.
 
-        Returns the clips that cannot be used, and the bytes written.
+        Raises:
+            TrainingError: it had.
         """
+        loaded = self._load(index)
+        if isinstance(loaded, BadClip):
+            return loaded
+        raise TrainingError(
+            f"the features of clip {self.samples[index].id} are not in the cache any more",
+            where=str(cache.folder),
+            cure="other runs needed the room, or the disk is full: raise features.max_gib, choose another "
+            "features.folder or free space, then go on with --resume",
+        )
+
+    def _key(self, sample: Sample) -> str:
+        return clip_key(sample, self._file_digest(sample.video), self._frames)
+
+    def compute_features(self, model: Qwen2_5_VLForConditionalGeneration, indices: Sequence[int]) -> Prepared:
+        """Add the features of those clips to the cache that it does not have."""
         assert self.cache is not None
-        missing = {clip_key(self.samples[i]): i for i in indices}
-        missing = {key: i for key, i in missing.items() if key not in self.cache}
+        wanted = {self._key(self.samples[i]): i for i in indices}
+        missing = {key: i for key, i in wanted.items() if key not in self.cache}
         bad: list[BadClip] = []
         keys: list[str] = []
         features: list[ClipFeatures] = []
@@ -114,7 +143,9 @@ class ClipSource:
             bad += [BadClip(s.id, str(p)) for s, p in zip(samples, prompts, strict=True) if isinstance(p, PromptError)]
             keys += [key for (key, _, _), p in zip(part, prompts, strict=True) if isinstance(p, Prompt)]
             features += _forward(model, [p for p in prompts if isinstance(p, Prompt)])
-        return bad, self.cache.write(keys, features) if keys else 0
+        num_bytes = self.cache.write(dict(zip(keys, features, strict=True)))
+        self._prepared |= wanted.keys() - (missing.keys() - set(keys))
+        return Prepared(tuple(bad), num_bytes, all(key in self.cache for key in self._prepared))
 
     def _decoded(self, wanted: Sequence[tuple[str, int]]) -> Iterator[list[tuple[str, Sample, VideoClip | BadClip]]]:
         """Clips in parts of CLIPS_PER_FORWARD; while one part is used, the next is being decoded."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,19 +13,20 @@ from owlcap.models.load import check_folder, model_folder
 from owlcap.runs import RunDir
 from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore, DataCursor, Layout, check_layout, load_meta
 from owlcap.training.cluster import start_ray
+from owlcap.training.features import located, room
 from owlcap.training.group import WorkerGroup, gather, make_worker_group, stop_worker_group
 from owlcap.training.interrupt import Interrupted, StopSignals, ends_on_signals, interruption
 from owlcap.training.progress import progress
 from owlcap.training.worker import TrainingSpec
+from sft.clips import Prepared
 from sft.plan import SftPlan
 from sft.unusable import BadClips
-from sft.worker import PrepareReport, SftTask, SftWorker, StepReport, ValidationReport
+from sft.worker import SftTask, SftWorker, StepReport, ValidationReport
 
 logger = get_logger(__name__)
 STEP_DEADLINE_S = 3600.0
 CHECKPOINT_DEADLINE_S = 3600.0
 CLIPS_PER_SLICE = 128  # a rank prepares between two reports
-CACHE_SHARE_OF_DISK = 0.5  # features that would take more of the free space are not cached
 
 
 def run_sft(cfg: SftRun, resume: bool = False) -> Path:
@@ -54,8 +54,9 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
         total_steps=plan.total_steps,
         seed=cfg.seed,
         threads=cfg.cluster.threads_per_actor,
+        features=located(cfg),
     )
-    task = SftTask(cfg.data, cfg.sft, str(run.path / "features"))
+    task = SftTask(cfg.data, cfg.sft)
     with (
         run.locked(),
         ends_on_signals("nothing was trained since this start") as stop,
@@ -139,24 +140,29 @@ class _Trainer:
         return self.run_dir.model
 
     def _prepare(self) -> bool:
-        """Fill the feature cache; False when the disk has no room for it: each step then decodes its clips."""
+        """Fill the feature cache; False when it has no room for all clips: each step then decodes its own."""
+        features, written = located(self.cfg), 0
+        assert features.folder is not None
+        folder, bound = Path(features.folder), features.max_gib * 2**30
         num_clips = self.plan.num_train + self.plan.num_validation
         size = CLIPS_PER_SLICE * self.cfg.cluster.learner_ranks
         with progress("clip features", num_clips) as update:
             for start in range(0, num_clips, size):
                 stop = min(start + size, num_clips)
                 refs = self.group.prepare(start, stop)
-                reports: list[PrepareReport] = gather(refs, STEP_DEADLINE_S, "computing clip features")
+                reports: list[Prepared] = gather(refs, STEP_DEADLINE_S, "computing clip features")
                 self.bad.add(bad for report in reports for bad in report.bad)
                 update(stop, f"{len(self.bad)} unusable" if self.bad else "")
-                written = sum(report.num_bytes for report in reports)
-                wanted = written / (stop - start) * (num_clips - stop)
-                free = shutil.disk_usage(self.run_dir.path).free
-                if wanted > CACHE_SHARE_OF_DISK * free:
+                written += sum(report.num_bytes for report in reports)
+                wanted = written / stop * num_clips
+                if wanted > min(bound, room(folder, written)) or not all(report.all_kept for report in reports):
                     logger.warning(
-                        "clip features would take %.1f GiB of %.1f GiB free: not cached, each step decodes its clips",
+                        "%s has no room for the features of all clips (features.max_gib is %g; so far %.2f GiB of "
+                        "%.2f GiB): not cached, each step decodes its clips",
+                        folder,
+                        features.max_gib,
+                        written / 2**30,
                         wanted / 2**30,
-                        free / 2**30,
                     )
                     return False
         return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,10 +14,10 @@ from owlcap.config import DataSection, SftSection
 from owlcap.data.prompts import vision_token_ids
 from owlcap.errors import DataError
 from owlcap.training.engine import StepStats
+from owlcap.training.features import open_cache
 from owlcap.training.worker import ONE_TO_ALL, TrainingSpec, TrainingWorker, WorkerReport, register
-from sft.clips import ClipSource
+from sft.clips import ClipSource, Prepared
 from sft.collate import SftBatch, SftItem, caption_loss, collate, epoch_batches, micro_batches, rank_share
-from sft.features import FeatureCache, vision_fingerprint
 from sft.plan import read_samples
 from sft.unusable import BadClip
 
@@ -32,15 +31,6 @@ class SftTask:
 
     data: DataSection
     sft: SftSection
-    features: str  # folder of the feature cache
-
-
-@dataclass(frozen=True, slots=True)
-class PrepareReport:
-    """What one rank did of a slice of clips."""
-
-    bad: tuple[BadClip, ...]
-    num_bytes: int  # written to the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +65,11 @@ class SftWorker(TrainingWorker):
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
     def open(self) -> bool:
-        """Load rows and policy. Returns whether clip features can be cached (nothing of the vision tower trains)."""
+        """Load rows and policy. Returns whether clip features can be cached: open_cache."""
         self.train_rows, self.validation_rows = read_samples(self.task.data, self.task.sft)
         self._caption_lengths = [len(sample.caption) for sample in self.train_rows]
         self._model = self.load_model()
-        frozen = self.spec.model.freeze_vision and self.spec.model.freeze_projector
-        cache = None
-        if frozen:
-            cache = FeatureCache(Path(self.task.features), vision_fingerprint(self._model, self.spec.video))
-            cache.refresh()
+        cache = open_cache(self.spec.features, self._model)
         self._source = ClipSource(
             [*self.train_rows, *self.validation_rows],
             self.processor,
@@ -92,19 +78,16 @@ class SftWorker(TrainingWorker):
             cache,
         )
         self._masked_ids = vision_token_ids(self.processor)
-        return frozen
+        return cache is not None
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
-    def prepare(self, start: int, stop: int) -> PrepareReport:
+    def prepare(self, start: int, stop: int) -> Prepared:
         """Compute this rank's share of the features of clips start..stop-1 (training rows, then validation rows)."""
-        bad, num_bytes = self._source.compute_features(self._model, range(start + self.rank, stop, self.world_size))
-        return PrepareReport(tuple(bad), num_bytes)
+        return self._source.compute_features(self._model, range(start + self.rank, stop, self.world_size))
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
     def start(self, use_cache: bool = True) -> WorkerReport:
         """Build the engine; after it clips come from the cache, or with `use_cache` false from their files."""
-        if self._source.cache is not None:
-            self._source.cache.refresh()
         if not use_cache:
             self._source.cache = None
         return self.build_engine(self._model)

@@ -23,7 +23,7 @@ import torch.distributed as dist
 from verl.single_controller.base import Worker
 from verl.single_controller.base.decorator import Dispatch, register
 
-from owlcap.config import DeepSpeedSection, ModelSection, OptimizerSection, VideoSection
+from owlcap.config import DeepSpeedSection, FeaturesSection, ModelSection, OptimizerSection, VideoSection
 from owlcap.logging import get_logger, setup_actor_logging
 from owlcap.models.load import load_policy, load_processor, save_policy
 from owlcap.ray_metrics import LearnerMetrics, count
@@ -52,6 +52,7 @@ class TrainingSpec:
     total_steps: int  # optimizer steps of the whole run
     seed: int
     threads: int = 1  # of torch on a CPU
+    features: FeaturesSection | None = None  # with an absolute folder (features.located); None: no cache
 
 
 @dataclass(frozen=True, slots=True)

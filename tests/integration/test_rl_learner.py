@@ -20,6 +20,7 @@ from owlcap.config import (
     AlgorithmSection,
     ClusterSection,
     DeepSpeedSection,
+    FeaturesSection,
     ModelSection,
     OptimizerSection,
     RolloutCorrectionSection,
@@ -91,6 +92,7 @@ def learner(
     zero_stage: int = 0,
     freeze_projector: bool = True,
     algorithm: AlgorithmSection | None = None,
+    features: Path | None = None,
 ) -> Iterator[LearnerClient]:
     spec = TrainingSpec(
         model=ModelSection(
@@ -101,6 +103,7 @@ def learner(
         deepspeed=DeepSpeedSection(zero_stage=zero_stage),  # type: ignore[arg-type]
         total_steps=10,
         seed=0,
+        features=FeaturesSection(folder=str(features)) if features else None,
     )
     learning = LearningSpec(
         algorithm=algorithm or AlgorithmSection(), temperature=1.0, max_new_tokens=12, reference_model=str(model)
@@ -207,6 +210,24 @@ def test_two_ranks_make_the_same_update_at_every_zero_stage(
         everything, fewer_groups_than_ranks = outcomes(client, groups, tmp_path)
     assert_same(everything, one_rank_both[0])
     assert_same(fewer_groups_than_ranks, one_rank_both[1])
+
+
+def test_vision_features_are_computed_once_and_change_no_bit(
+    one_rank: Outcome, groups: list[LearnerGroup], tiny_policy: Path, tmp_path: Path
+) -> None:
+    with learner(tiny_policy, features=tmp_path) as client:
+        result = outcome(client, groups)
+    assert [(stats.feature_hits, stats.feature_misses) for stats in result.stats] == [(0, 4), (4, 0)]
+    assert [(stats.feature_hits, stats.feature_misses) for stats in one_rank.stats] == [(0, 4), (0, 4)]
+    assert result.stats[1].feature_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+    for name, weight in one_rank.weights.items():
+        np.testing.assert_array_equal(result.weights[name], weight, err_msg=name)
+    # Two other ranks find them, and one rank runs the tower for a clip that is gone while the other misses none.
+    next(tmp_path.iterdir()).unlink()
+    with learner(tiny_policy, ranks=2, zero_stage=3, features=tmp_path) as client:
+        later = outcome(client, groups)
+    assert [(stats.feature_hits, stats.feature_misses) for stats in later.stats] == [(3, 1), (4, 0)]
+    assert_same(later, one_rank)
 
 
 def test_a_trained_projector_gets_gradients_and_its_reference_keeps_its_own(

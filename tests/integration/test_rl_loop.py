@@ -52,6 +52,14 @@ def test_the_loop_trains_evaluates_and_exports(straight: RunDir, world: Path) ->
     assert not any("visual" in name for name in moved)
 
 
+def test_the_second_epoch_computes_no_vision_features(straight: RunDir) -> None:
+    rows = [row for row in read_metrics(straight) if "train/loss" in row]
+    assert [row["features/hits"] for row in rows[:2]] == [0, 0]
+    assert sum(row["features/misses"] or 0 for row in rows[:2]) == 7  # clips that can be read
+    assert [row["features/misses"] for row in rows[2:]] == [0, 0]
+    assert sum(row["features/hits"] or 0 for row in rows[2:]) == 7
+
+
 def test_completions_carry_the_version_they_were_drawn_with(straight: RunDir) -> None:
     for step in range(1, NUM_STEPS + 1):
         groups = [json.loads(line) for line in straight.rollouts_file(step).read_text().splitlines()]

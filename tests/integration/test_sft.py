@@ -99,8 +99,7 @@ def test_the_export_is_a_policy(whole: Path, tiny_policy: Path) -> None:
 
 
 def test_features_are_computed_once_for_each_clip(whole: Path) -> None:
-    shards = list((whole / "features").rglob("*.safetensors"))
-    assert sum(len(load_file(shard)["ends"]) for shard in shards) == 4  # 25 rows show four clips
+    assert len(list((whole.parent / "features").iterdir())) == 4  # 25 rows show four clips
 
 
 def test_a_run_that_crashed_at_the_end_of_an_epoch_goes_on_bit_for_bit(

@@ -1,0 +1,230 @@
+"""Features of clips under a frozen vision tower: computed once, found again in later epochs, runs and processes.
+
+    folder/<key>.safetensors    one clip: features [N, hidden], grid, timing, checksum
+
+A key is a hash of everything the features depend on and of nothing else: the tower's weights, dtype and configuration
+(`tower_fingerprint`), and the clip's patches (`patches_key`) or, where decoding is to be saved too, the bytes of its
+file, its segment and how frames are taken from it (`clip_key`). So an entry is never wrong, only unused.
+
+Any number of processes may share a folder. A file appears whole or not at all; one that was damaged since counts as
+absent. After each write the files that were not used for the longest time are removed, until the folder is within its
+bound.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from owlcap.config import FeaturesSection, Run, VideoSection
+from owlcap.logging import get_logger
+from owlcap.types import Sample, VisionInputs
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+
+logger = get_logger(__name__)
+SHARE_OF_DISK = 0.5  # of what is free or the cache's own, whatever the bound
+DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFeatures:
+    """What training needs of one clip once the vision tower has seen it."""
+
+    features: torch.Tensor  # [N, hidden], on the CPU
+    grid_thw: tuple[int, int, int]
+    second_per_grid_ts: float
+
+
+class FeatureCache:
+    """Clip features of one vision tower in a folder that other towers and processes use too.
+
+    Args:
+        tower: `tower_fingerprint` of the model.
+        max_bytes: of all files in the folder together.
+    """
+
+    def __init__(self, folder: Path, tower: str, max_bytes: int) -> None:
+        self.folder, self.tower, self.max_bytes = folder, tower, max_bytes
+        self.num_bytes = sum(size for _, _, size in self._files())  # of the folder, after the last write
+        self._can_write = True
+
+    def __contains__(self, key: str) -> bool:
+        return self._path(key).exists()
+
+    def read(self, key: str) -> ClipFeatures | None:
+        """The clip of that key, which is thereby the one used last; None if it is not there or damaged."""
+        path = self._path(key)
+        try:
+            tensors = load(path.read_bytes())
+            features, (t, h, w) = tensors["features"], tensors["grid"].tolist()
+            if _checksum(features) != int(tensors["checksum"]):
+                return None
+            os.utime(path)
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return None
+        return ClipFeatures(features, (t, h, w), float(tensors["seconds"]))
+
+    def write(self, clips: Mapping[str, ClipFeatures]) -> int:
+        """Keep clips under their keys; the bytes written. A disk that cannot be written is a warning, once."""
+        num_bytes = 0
+        try:
+            for key, clip in clips.items() if self._can_write else ():
+                with suppress(FileNotFoundError):  # another process needed the room before the file was whole
+                    num_bytes += self._write(self._path(key), clip)
+            if num_bytes:
+                self._evict()
+        except OSError as error:
+            self._can_write = False
+            logger.warning("clip features are not kept any more, %s cannot be written: %s", self.folder, error)
+        return num_bytes
+
+    def _path(self, key: str) -> Path:
+        name = hashlib.blake2b(f"{self.tower} {key}".encode(), digest_size=DIGEST_BYTES).hexdigest()
+        return self.folder / f"{name}.safetensors"
+
+    def _write(self, path: Path, clip: ClipFeatures) -> int:
+        features = clip.features.cpu().contiguous()
+        content = save(
+            {
+                "features": features,
+                "grid": torch.tensor(clip.grid_thw),
+                "seconds": torch.tensor(clip.second_per_grid_ts, dtype=torch.float64),
+                "checksum": torch.tensor(_checksum(features)),
+            }
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        return len(content)
+
+    def _evict(self) -> None:
+        """Remove what was used longest ago; half-written files of processes that died go the same way."""
+        files = self._files()
+        total = sum(size for _, _, size in files)
+        limit = min(self.max_bytes, room(self.folder, total))
+        for _, path, size in sorted(files):
+            if total <= limit:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+        self.num_bytes = total
+
+    def _files(self) -> list[tuple[int, Path, int]]:
+        """When each was used last, and its size."""
+        files = []
+        for path in self.folder.glob("*"):
+            with suppress(FileNotFoundError):  # another process evicts too
+                status = path.stat()
+                files.append((status.st_mtime_ns, path, status.st_size))
+        return files
+
+
+def room(folder: Path, num_held: int = 0) -> int:
+    """Bytes that the cache may take of the disk that `folder` is or will be on; it holds `num_held` already."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    disk = os.statvfs(existing)
+    return int(SHARE_OF_DISK * (disk.f_bavail * disk.f_frsize + num_held))
+
+
+def is_frozen(model: Qwen2_5_VLForConditionalGeneration) -> bool:
+    """Whether nothing of the vision tower is trained, so that a clip's features never change."""
+    return not any(parameter.requires_grad for parameter in model.model.visual.parameters())
+
+
+def open_cache(section: FeaturesSection | None, model: Qwen2_5_VLForConditionalGeneration) -> FeatureCache | None:
+    """The cache for a model that is not yet partitioned; None where it is off, or the tower is trained.
+
+    Args:
+        section: with a folder (`located`).
+    """
+    if section is None or not section.max_gib or not is_frozen(model):
+        return None
+    assert section.folder is not None
+    return FeatureCache(Path(section.folder), tower_fingerprint(model), int(section.max_gib * 2**30))
+
+
+def located(cfg: Run) -> FeaturesSection:
+    """The run's settings of the cache with an absolute folder, by default one that all runs of `run_dir` share."""
+    folder = Path(cfg.features.folder or Path(cfg.run_dir) / "features")
+    return cfg.features.model_copy(update={"folder": str(folder.absolute())})
+
+
+def patches_key(vision: VisionInputs) -> str:
+    """Name of a clip by what the tower takes."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for field in fields(vision):  # all of them: one that is added later must not be forgotten here
+        value = getattr(vision, field.name)
+        if isinstance(value, np.ndarray):
+            digest.update(f"{field.name} {value.dtype} {value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).data)
+        else:
+            digest.update(f"{field.name} {value!r}".encode())
+    return digest.hexdigest()
+
+
+def clip_key(sample: Sample, file: str, frames: str) -> str:
+    """Name of a clip that is not decoded.
+
+    Args:
+        file: `file_digest` of its video.
+        frames: `frames_fingerprint` of the run.
+    """
+    text = json.dumps([file, sample.start_s, sample.end_s, frames])
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def file_digest(path: str) -> str:
+    """Hash of a file's bytes; one that cannot be read has a name too, as decoding it will say what is wrong."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()
+    except OSError as error:
+        return f"unreadable: {error}"
+
+
+def frames_fingerprint(video: VideoSection, processor: Qwen2_5_VLProcessor) -> str:
+    """Name of how patches are made of a file: the settings of sampling and decoding, and the processor's."""
+    settings = video.model_dump(exclude={"deadline_s", "num_workers"})
+    text = json.dumps([settings, processor.video_processor.to_dict()], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def tower_fingerprint(model: Qwen2_5_VLForConditionalGeneration) -> str:
+    """Name of a vision tower with its merger: weights, dtype, configuration."""
+    visual = model.model.visual
+    config = json.dumps(visual.config.to_dict(), sort_keys=True, default=str)
+    digest = hashlib.blake2b(config.encode(), digest_size=DIGEST_BYTES)
+    for name, tensor in sorted(visual.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes(tensor.detach().cpu()))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _checksum(tensor: torch.Tensor) -> int:
+    return zlib.crc32(_bytes(tensor))
