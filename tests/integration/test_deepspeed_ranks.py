@@ -62,7 +62,8 @@ class Probe(TrainingWorker):
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
     def make(self, stage: int, dtype: str, offload: bool = False, lora: LoraSection | None = None) -> None:
         section = self.spec.model.model_copy(update={"dtype": dtype, "lora": lora})
-        deepspeed = DeepSpeedSection(zero_stage=stage, offload_optimizer=offload)  # type: ignore[arg-type]
+        params = offload and stage == 3
+        deepspeed = DeepSpeedSection(zero_stage=stage, offload_optimizer=offload, offload_params=params)  # type: ignore[arg-type]
         self.spec = TrainingSpec(section, self.spec.video, OPTIMIZER, deepspeed, total_steps=8, seed=0)
         self.build_engine(self.load_model())
 
@@ -140,11 +141,11 @@ def plain(groups: tuple[WorkerGroup, WorkerGroup]) -> Trained:
     return gather(groups[0].train(0, "fp32", 2), DEADLINE_S, "training")[0]
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
-def test_two_ranks_make_the_update_of_one_at_every_zero_stage(
-    groups: tuple[WorkerGroup, WorkerGroup], plain: Trained, stage: int
+@pytest.mark.parametrize(("stage", "offload"), [(0, False), (2, False), (2, True), (3, False), (3, True)])
+def test_two_ranks_make_the_update_of_one_at_every_zero_stage_with_and_without_offload(
+    groups: tuple[WorkerGroup, WorkerGroup], plain: Trained, stage: int, offload: bool
 ) -> None:
-    ranks: list[Trained] = gather(groups[1].train(stage, "fp32", 2), DEADLINE_S, "training")
+    ranks: list[Trained] = gather(groups[1].train(stage, "fp32", 2, -1, offload), DEADLINE_S, "training")
     losses = [sum(pair) for pair in zip(*(rank.losses for rank in ranks), strict=True)]
     assert losses == pytest.approx(plain.losses, rel=1e-5)
     assert losses[1] < losses[0]

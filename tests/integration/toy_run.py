@@ -32,14 +32,7 @@ class ShareOfVowels:
     async def score_group(self, sample, captions):
         return [Score(sum(c in "aeiou" for c in text) / max(1, len(text))) for text in captions]
 """
-NOT_REPEATABLE = (
-    "time",
-    "seconds/",
-    "share/",
-    "rollout/restarts",
-    "judge/",
-    "features/",
-)  # wall time; caches
+NOT_REPEATABLE = ("time", "seconds/", "share/", "rollout/restarts", "judge/", "features/")  # wall time, caches
 
 
 def make_world(root: Path) -> Path:
