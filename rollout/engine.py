@@ -70,7 +70,7 @@ class VllmEngine:
 
     def __init__(self, settings: RolloutEngineSettings, clips: ClipSource | None = None) -> None:
         self._settings = settings
-        clips = clips or VideoLoader(settings.video)  # its processes start while vLLM is imported
+        clips = clips or VideoLoader(settings.video, settings.motion)  # its processes start while vLLM is imported
         self._llm = start_vllm(settings)
         self._vllm = self._llm.llm_engine
         processor = load_processor(settings.model, settings.video)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from owlcap.config import RlRun, RolloutSection, VideoSection
+from owlcap.config import MotionSection, RlRun, RolloutSection, VideoSection
 from owlcap.errors import ConfigError
 from owlcap.types import Sample, SamplingSettings
 
@@ -20,6 +20,7 @@ class RolloutEngineSettings:
 
     model: str  # a Hugging Face folder; the policy of version 0
     video: VideoSection = field(default_factory=VideoSection)
+    motion: MotionSection = field(default_factory=MotionSection)
     rollout: RolloutSection = field(default_factory=RolloutSection)
     dtype: Literal["fp32", "bf16"] = "bf16"
     device: Literal["cpu", "cuda"] = "cpu"
@@ -44,6 +45,7 @@ class RolloutEngineSettings:
         return cls(
             model=run.model.path,
             video=run.video,
+            motion=run.motion,
             rollout=run.rollout,
             dtype=run.model.dtype,
             device="cuda" if run.cluster.gpus_per_rollout else "cpu",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from owlcap.config import MotionSection
 from owlcap.errors import ModelError, RolloutError
+from owlcap.models.load import MOTION_ARCHITECTURE, check_motion
+from rollout import vllm_plugin
 from rollout.environment import engine_environment
 from rollout.settings import RolloutEngineSettings
 
@@ -25,7 +29,7 @@ def start_vllm(settings: RolloutEngineSettings) -> LLM:
     """vLLM with the policy loaded, in this process.
 
     Raises:
-        ModelError: the model folder does not exist.
+        ModelError: the model folder does not exist, or has no motion merger where the motion pathway is on.
         RolloutError: vLLM was imported before, with another environment than its engine needs.
     """
     if not (Path(settings.model) / "config.json").is_file():
@@ -35,6 +39,7 @@ def start_vllm(settings: RolloutEngineSettings) -> LLM:
             allowed="a Hugging Face folder with config, weights, tokenizer and processor",
             cure="correct model.path",
         )
+    check_motion(settings.model, settings.motion)
     _check_environment(settings)
     # Whole GiB, and it would override rollout.kv_cache_gib. vLLM reads it as a number, so it cannot be set to "".
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
@@ -42,6 +47,7 @@ def start_vllm(settings: RolloutEngineSettings) -> LLM:
     vllm_logger.setLevel(logging.ERROR)  # while imported it warns of a missing Triton, whatever the variable says
     import vllm
 
+    vllm_plugin.register()  # vLLM does it where this project is installed, and not where it is only on the path
     if settings.device == "cpu":
         _skip_model_inspection()
     with warnings.catch_warnings():
@@ -74,11 +80,22 @@ def _skip_model_inspection() -> None:
     from vllm import ModelRegistry
     from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 
+    from rollout.motion_model import MotionQwen2_5_VLForConditionalGeneration
+
     registry = logging.getLogger("vllm.model_executor.models.registry")
     level = registry.level
     registry.setLevel(logging.ERROR)  # it warns that the name is taken, which is the point
     ModelRegistry.register_model(ARCHITECTURE, Qwen2_5_VLForConditionalGeneration)
+    ModelRegistry.register_model(MOTION_ARCHITECTURE, MotionQwen2_5_VLForConditionalGeneration)
     registry.setLevel(level)
+
+
+def media_limits(motion: MotionSection) -> dict[str, Any]:
+    """vLLM's `limit_mm_per_prompt`: one video, and with the motion pathway its overlays of at most the largest size."""
+    if not motion.enabled:
+        return {"video": 1, "image": 0}
+    side = math.isqrt(motion.max_pixels)  # memory is measured with pictures of this size
+    return {"video": 1, "image": {"count": motion.max_overlays, "width": side, "height": side}}
 
 
 def _arguments(settings: RolloutEngineSettings) -> dict[str, Any]:
@@ -94,7 +111,7 @@ def _arguments(settings: RolloutEngineSettings) -> dict[str, Any]:
         "gpu_memory_utilization": rollout.gpu_memory_utilization,
         "tensor_parallel_size": settings.tensor_parallel,
         "enforce_eager": on_cpu or rollout.enforce_eager,
-        "limit_mm_per_prompt": {"video": 1, "image": 0},
+        "limit_mm_per_prompt": media_limits(settings.motion),
         "mm_processor_cache_gb": 0,  # a clip is processed once a group; another epoch is too far away to keep it for
         "mm_device_do_normalize": False,  # the learner takes the pixels as vLLM's processor leaves them: normalised
         # Logprobs of the distribution that was sampled from. At temperature 1 that is the raw one, without the ban.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from owlcap.config import MotionSection
-from owlcap.data.video import picture_size
+from owlcap.data.sizing import picture_size
 from owlcap.errors import DataError
 from owlcap.types import Sample
 
@@ -65,4 +65,4 @@ def _read(path: str, sample: Sample, motion: MotionSection) -> np.ndarray:
         ) from error
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(rgb)
+    return np.array(rgb)  # a copy: torch wants memory that can be written

@@ -16,11 +16,15 @@ import queue
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from owlcap.config import VideoSection
+from owlcap.config import MotionSection, VideoSection
+from owlcap.data.overlays import load_overlays
+from owlcap.data.sizing import CELL as CELL
+from owlcap.data.sizing import picture_size
 from owlcap.data.video_backends import BROKEN_CURE, READERS
 from owlcap.errors import OwlcapError, VideoError, VideoTimeout
 from owlcap.types import Sample, VideoClip
@@ -29,7 +33,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 TEMPORAL_PATCH = 2  # frames
-CELL = 28  # pixels: patch 14 times spatial merge 2
 MAX_ASPECT = 200  # Qwen2.5-VL's limit
 START_DEADLINE_S = 120.0  # for a decoder process to import its libraries on a busy machine
 CLIPS_PER_CHILD = 2000  # decord leaks memory: a child is replaced after this many clips
@@ -57,18 +60,6 @@ def frame_size(height: int, width: int, num_frames: int, video: VideoSection) ->
     """
     budget = min(video.max_pixels, video.total_pixels / num_frames * TEMPORAL_PATCH)
     return picture_size(height, width, video.min_pixels, max(budget, int(video.min_pixels * 1.05)))
-
-
-def picture_size(height: int, width: int, min_pixels: int, max_pixels: float) -> tuple[int, int]:
-    """Height and width in multiples of 28 near a picture's aspect, with an area between two bounds."""
-    rows, columns = max(1, round(height / CELL)), max(1, round(width / CELL))
-    if rows * columns * CELL**2 > max_pixels:
-        shrink = math.sqrt(height * width / max_pixels)
-        rows, columns = (max(1, math.floor(side / shrink / CELL)) for side in (height, width))
-    elif rows * columns * CELL**2 < min_pixels:
-        grow = math.sqrt(min_pixels / (height * width))
-        rows, columns = (math.ceil(side * grow / CELL) for side in (height, width))
-    return rows * CELL, columns * CELL
 
 
 def decode(
@@ -162,20 +153,25 @@ class VideoLoader:
     Children are plain Python processes without torch, started at construction; `num_workers` clips decode at a time.
     """
 
-    def __init__(self, video: VideoSection) -> None:
-        self._video = video
+    def __init__(self, video: VideoSection, motion: MotionSection | None = None) -> None:
+        self._video, self._motion = video, motion or MotionSection()
         self._closed = False
         self._idle: queue.SimpleQueue[_Child | None] = queue.SimpleQueue()  # None: closed
         for _ in range(video.num_workers):
             self._idle.put(_Child(video))
 
     def load(self, sample: Sample) -> VideoClip:
-        """Decode the sample's clip.
+        """Decode the sample's clip, and read its overlays where the motion pathway is on.
 
         Raises:
             VideoTimeout: the decoder gave no answer within `deadline_s`; it was killed and replaced.
             VideoError: the file cannot be used, or the decoder died on it.
+            DataError: the overlays cannot be used.
         """
+        overlays = load_overlays(sample, self._motion)
+        return replace(self._decode(sample), overlays=overlays)
+
+    def _decode(self, sample: Sample) -> VideoClip:
         child = self._idle.get()
         if child is None:
             self._idle.put(None)

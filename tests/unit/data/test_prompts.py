@@ -11,13 +11,14 @@ from owlcap.data.prompts import (
     check_prompt_ids,
     encode_completion,
     encode_prompt,
+    encode_prompts,
     expected_token_ids,
     render_prompt,
     vision_token_ids,
 )
 from owlcap.data.video import decode
 from owlcap.errors import ModelError, PromptError
-from owlcap.types import Sample, VideoClip
+from owlcap.types import Prompt, Sample, VideoClip
 
 SAMPLE = Sample("clip-7", "clip.mp4", "Describe the video.", "A caption.", "A caption.")
 
@@ -133,3 +134,54 @@ def test_differing_prompt_ids_are_named_by_their_first_difference():
         check_prompt_ids((1, 2, 3), (1, 4, 3), SAMPLE)
     with pytest.raises(PromptError, match="first difference at token 2"):
         check_prompt_ids((1, 2, 3), (1, 2), SAMPLE)
+
+
+# Overlays of the motion pathway.
+
+
+def with_overlays(*sizes: tuple[int, int]) -> VideoClip:
+    rng = np.random.default_rng(1)
+    return replace(clip(), overlays=tuple(rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "turn"),
+    [
+        ("Describe the video.", "Describe the video.IMAGEIMAGEVIDEO"),
+        ("First: <video> what happens?", "First:IMAGEIMAGEVIDEOwhat happens?"),
+    ],
+)
+def test_overlays_stand_directly_before_the_video(processor, prompt, turn):
+    text = render_prompt(processor, replace(SAMPLE, prompt=prompt), num_overlays=2)
+    turn = turn.replace("VIDEO", "<|vision_start|><|video_pad|><|vision_end|>")
+    turn = turn.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
+    assert text.startswith(f"<|im_start|>user\n{turn}<|im_end|>")
+
+
+def test_each_overlay_becomes_tokens_of_its_own_size(processor):
+    prompt = encode_prompt(processor, with_overlays((56, 56), (28, 84)), SAMPLE, max_tokens=100)
+    assert prompt.token_ids.count(processor.image_token_id) == 2 * 2 + 1 * 3
+    assert prompt.vision.grids == ((1, 4, 4), (1, 2, 6), (6, 4, 4))
+    assert prompt.vision.overlays is not None
+    assert prompt.vision.overlays.pixel_values.shape == (4 * 4 + 2 * 6, 3 * 2 * 14 * 14)
+    text = render_prompt(processor, SAMPLE, num_overlays=2)
+    assert prompt.token_ids == expected_token_ids(processor, text, (6, 4, 4), ((1, 4, 4), (1, 2, 6)))
+
+
+def test_several_samples_keep_their_own_overlays(processor):
+    clips = [with_overlays((28, 28)), clip(), with_overlays((56, 28), (28, 56))]
+    together = encode_prompts(processor, clips, [SAMPLE] * 3, max_tokens=100)
+    for prompt, one in zip(together, clips, strict=True):
+        assert isinstance(prompt, Prompt)
+        alone = encode_prompt(processor, one, SAMPLE, max_tokens=100)
+        assert prompt.token_ids == alone.token_ids
+        assert prompt.vision.grids == alone.vision.grids
+        pair = prompt.vision.overlays, alone.vision.overlays
+        assert (pair[0] is None) == (pair[1] is None) == (not one.overlays)
+        if pair[0] and pair[1]:
+            assert np.array_equal(pair[0].pixel_values, pair[1].pixel_values)
+
+
+def test_a_question_that_types_an_image_token_is_refused(processor):
+    with pytest.raises(PromptError, match="image tokens"):
+        render_prompt(processor, replace(SAMPLE, prompt="What is <|image_pad|>?"))
