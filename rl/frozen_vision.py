@@ -44,7 +44,7 @@ def load_features(
     for batch, row in zip(batches, rows, strict=True):
         batch.features = tuple(found[key] for key, _ in row)
     if cache is not None:
-        cache.write({key: _clip(found[key], visions[key]) for key in missing})
+        cache.write({key: ClipFeatures.of(found[key], visions[key]) for key in missing})
         stats.feature_bytes = cache.num_bytes
 
 
@@ -57,7 +57,3 @@ def _most(count: int, device: torch.device) -> int:
 
 def _forward(model: nn.Module, visions: Sequence[VisionInputs]) -> tuple[torch.Tensor, ...]:
     return vision_features(cast("Qwen2_5_VLForConditionalGeneration", model), visions)
-
-
-def _clip(features: torch.Tensor, vision: VisionInputs) -> ClipFeatures:
-    return ClipFeatures(features.cpu(), vision.video_grid_thw, vision.second_per_grid_ts)

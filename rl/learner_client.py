@@ -47,6 +47,7 @@ class LearnerClient:
             seed=cfg.seed,
             threads=cfg.cluster.threads_per_actor,
             features=located(cfg),
+            motion=cfg.motion,
         )
         learning = LearningSpec(
             algorithm=algorithm,

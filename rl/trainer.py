@@ -23,7 +23,7 @@ from owlcap.data.rows import read_rows
 from owlcap.errors import OwlcapError
 from owlcap.logging import get_logger, setup_logging
 from owlcap.metrics import MetricsWriter
-from owlcap.models.load import check_folder, model_folder
+from owlcap.models.load import check_motion
 from owlcap.runs import RunDir
 from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore, DataCursor, check_layout, load_meta
 from owlcap.training.cluster import start_ray
@@ -76,7 +76,8 @@ def run_rl(cfg: RlRun, resume: bool = False) -> Path:
     """
     cfg = absolute(cfg)
     check_settings(cfg)
-    check_folder(model_folder(cfg.model.path))
+    for path in {cfg.model.path, cfg.reference_model or cfg.model.path}:
+        check_motion(path, cfg.motion)
     samples = read_rows(cfg.data.train, cfg.data)
     order = PromptOrder(len(samples), cfg.rollout.prompts_per_step, cfg.seed)
     evaluator = Evaluator(cfg)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from owlcap.config import DataSection, VideoSection
+from owlcap.config import DataSection, MotionSection, VideoSection
 from owlcap.data.prompts import encode_completion, encode_prompt, encode_prompts, expected_token_ids, render_prompt
 from owlcap.data.video import VideoLoader
 from owlcap.errors import DataError, PromptError, TrainingError
 from owlcap.models.logprobs import vision_features
 from owlcap.training.features import ClipFeatures, FeatureCache, clip_key, file_digest, frames_fingerprint
-from owlcap.types import Prompt, Sample, VideoClip, VisionInputs
+from owlcap.types import OverlayInputs, Prompt, Sample, VideoClip, VisionInputs
 from sft.collate import SftItem
 from sft.unusable import BadClip
 
@@ -53,14 +53,16 @@ class ClipSource:
         video: VideoSection,
         data: DataSection,
         cache: FeatureCache | None,
+        motion: MotionSection,
     ) -> None:
         self.samples, self.processor, self.data, self.cache = samples, processor, data, cache
-        self._loader = VideoLoader(video)
+        self._motion = motion
+        self._loader = VideoLoader(video, motion)
         self._threads = ThreadPoolExecutor(2 * video.num_workers)
         self._pending: dict[int, Future[SftItem | BadClip]] = {}
         self._encoded: dict[int, SftItem | BadClip] = {}  # without features, which are too large to be kept in memory
         self._prepared: set[str] = set()  # clips that have features
-        self._frames = frames_fingerprint(video, processor)
+        self._frames = frames_fingerprint(video, processor, motion)
         self._file_digest = functools.cache(file_digest)
         self._processor_lock = threading.Lock()  # tokenizers refuse to be borrowed by two threads
 
@@ -102,8 +104,10 @@ class ClipSource:
         if clip is None:
             return self._encoded.setdefault(index, self._bad(index, cache))
         if item is None:
-            ids = expected_token_ids(self.processor, render_prompt(self.processor, sample), clip.grid_thw)
-            prompt = Prompt(ids, VisionInputs(NO_PATCHES, clip.grid_thw, clip.second_per_grid_ts))
+            text = render_prompt(self.processor, sample, len(clip.overlay_grids))
+            ids = expected_token_ids(self.processor, text, clip.grid_thw, clip.overlay_grids)
+            overlays = OverlayInputs(NO_PATCHES, clip.overlay_grids) if clip.overlay_grids else None
+            prompt = Prompt(ids, VisionInputs(NO_PATCHES, clip.grid_thw, clip.second_per_grid_ts, overlays))
             item = self._encoded[index] = SftItem(prompt, encode_completion(self.processor, sample.caption))
         return replace(item, features=clip.features)
 
@@ -124,7 +128,8 @@ class ClipSource:
         )
 
     def _key(self, sample: Sample) -> str:
-        return clip_key(sample, self._file_digest(sample.video), self._frames)
+        overlays = [self._file_digest(path) for path in sample.overlays] if self._motion.enabled else ()
+        return clip_key(sample, self._file_digest(sample.video), self._frames, overlays)
 
     def compute_features(self, model: Qwen2_5_VLForConditionalGeneration, indices: Sequence[int]) -> Prepared:
         """Add the features of those clips to the cache that it does not have."""
@@ -176,6 +181,5 @@ def _forward(model: Qwen2_5_VLForConditionalGeneration, prompts: Sequence[Prompt
         return []
     visions = [prompt.vision for prompt in prompts]
     return [
-        ClipFeatures(rows.cpu(), vision.video_grid_thw, vision.second_per_grid_ts)
-        for rows, vision in zip(vision_features(model, visions), visions, strict=True)
+        ClipFeatures.of(rows, vision) for rows, vision in zip(vision_features(model, visions), visions, strict=True)
     ]

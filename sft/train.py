@@ -9,7 +9,7 @@ from pathlib import Path
 from owlcap.config import SftRun
 from owlcap.logging import get_logger, setup_logging
 from owlcap.metrics import MetricsWriter
-from owlcap.models.load import check_folder, model_folder
+from owlcap.models.load import check_motion
 from owlcap.runs import RunDir
 from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore, DataCursor, Layout, check_layout, load_meta
 from owlcap.training.cluster import start_ray
@@ -38,7 +38,7 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
     Raises:
         OwlcapError: with what to do; checkpoints written so far stay usable.
     """
-    check_folder(model_folder(cfg.model.path))
+    check_motion(cfg.model.path, cfg.motion)
     plan = SftPlan.of(cfg)
     run = RunDir.create(cfg, resume)
     setup_logging(folder=run.logs)
@@ -55,6 +55,7 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
         seed=cfg.seed,
         threads=cfg.cluster.threads_per_actor,
         features=located(cfg),
+        motion=cfg.motion,
     )
     task = SftTask(cfg.data, cfg.sft)
     with (

@@ -76,6 +76,7 @@ class SftWorker(TrainingWorker):
             self.spec.video,
             self.task.data,
             cache,
+            self.spec.motion,
         )
         self._masked_ids = vision_token_ids(self.processor)
         return cache is not None

@@ -10,6 +10,7 @@ One object a line:
      "facts": [{"text": "shirt=red", "tag": "detail"}],  optional
      "questions": [{"question": "Who waves?", "options": ["a man", "a girl"], "answer": "a girl"}],  optional
      "keypoints": ["a girl waves", ...],               optional: what a good caption conveys
+     "overlays": ["overlays/train-000001/0.png", ...], optional: key frames with a body mesh, for the motion pathway
      "start_s": 0.0, "end_s": 2.0}                     optional: the part of the video that is meant
 
 The policy sees the video where `<video>` stands in the question, or after the question where it stands nowhere.
@@ -75,6 +76,7 @@ class Row(TypedDict):
     facts: NotRequired[list[FactRow]]
     questions: NotRequired[list[QuestionRow]]
     keypoints: NotRequired[list[str]]
+    overlays: NotRequired[list[str]]
     start_s: NotRequired[float]
     end_s: NotRequired[float]
 
@@ -242,6 +244,7 @@ class _RowReader:
                 self._question(row, f"questions[{index}]") for index, row in enumerate(self._list("questions"))
             ),
             keypoints=self._texts(self._list("keypoints"), "keypoints"),
+            overlays=tuple(str(self.path.parent / path) for path in self._texts(self._list("overlays"), "overlays")),
         )
 
     def _bad(self, what: str, allowed: str, cure: str) -> DataError:

@@ -14,12 +14,14 @@ Importing this module registers the class with transformers' Auto classes.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import (
@@ -46,7 +48,7 @@ from owlcap.models.load import (
     quiet_transformers,
     save_policy,
 )
-from owlcap.types import VisionInputs
+from owlcap.types import OverlayInputs, VisionInputs
 
 if TYPE_CHECKING:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -103,20 +105,19 @@ def overlay_features(
 ) -> tuple[torch.Tensor, ...]:
     """Features of each prompt's overlays [tokens, hidden], from one run of the tower; none of a prompt without.
 
-    Where no prompt has overlays, a motion merger that is trained still takes part, with a gradient of 0: every rank
-    must reduce the same gradients.
+    Where no prompt has overlays, a blank picture runs in their place and is then left out: ranks must call the same
+    modules and reduce the same gradients, whatever is in their batches.
     """
-    device, merge = visual.patch_embed.proj.weight.device, visual.spatial_merge_size**2
-    overlays = [vision.overlays for vision in visions if vision.overlays is not None]
-    if overlays:
-        pixels = torch.cat([torch.from_numpy(one.pixel_values) for one in overlays]).to(device)
-        grids = torch.tensor([grid for one in overlays for grid in one.grids_thw], device=device)
-        features = motion_features(visual, pixels, grids)
-    else:
-        assert isinstance(visual.motion_merger, nn.Module)
-        spare = torch.zeros(merge, visual.config.hidden_size, device=device, dtype=visual.dtype)
-        features = visual.motion_merger(spare)[:0]
-    return features.split([sum(t * h * w for t, h, w in vision.grids[:-1]) // merge for vision in visions])
+    projection, merge = visual.patch_embed.proj, visual.spatial_merge_size
+    device = projection.weight.device
+    given = [vision.overlays for vision in visions if vision.overlays is not None]
+    size = projection.in_channels * math.prod(projection.kernel_size)
+    pictures = given or [OverlayInputs(np.zeros((merge**2, size), np.float32), ((1, merge, merge),))]
+    pixels = torch.cat([torch.from_numpy(one.pixel_values) for one in pictures]).to(device)
+    grids = torch.tensor([grid for one in pictures for grid in one.grids_thw], device=device)
+    features = motion_features(visual, pixels, grids)
+    features = features if given else features[:0]
+    return features.split([sum(t * h * w for t, h, w in vision.grids[:-1]) // merge**2 for vision in visions])
 
 
 def motion_features(

@@ -18,7 +18,7 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,9 +29,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from owlcap.config import FeaturesSection, Run, VideoSection
+from owlcap.config import FeaturesSection, MotionSection, Run, VideoSection
 from owlcap.logging import get_logger
-from owlcap.types import Sample, VisionInputs
+from owlcap.types import OverlayInputs, Sample, VisionInputs
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
@@ -48,6 +48,12 @@ class ClipFeatures:
     features: torch.Tensor  # [N, hidden], on the CPU
     grid_thw: tuple[int, int, int]
     second_per_grid_ts: float
+    overlay_grids: tuple[tuple[int, int, int], ...] = ()  # of the overlays, whose features come before the video's
+
+    @classmethod
+    def of(cls, features: torch.Tensor, vision: VisionInputs) -> ClipFeatures:
+        """Features that the tower made of `vision`."""
+        return cls(features.cpu(), vision.video_grid_thw, vision.second_per_grid_ts, vision.grids[:-1])
 
 
 class FeatureCache:
@@ -77,7 +83,8 @@ class FeatureCache:
             os.utime(path)
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
-        return ClipFeatures(features, (t, h, w), float(tensors["seconds"]))
+        overlays = tuple((1, rows, columns) for rows, columns in tensors["overlays"].tolist())
+        return ClipFeatures(features, (t, h, w), float(tensors["seconds"]), overlays)
 
     def write(self, clips: Mapping[str, ClipFeatures]) -> int:
         """Keep clips under their keys; the bytes written. A disk that cannot be written is a warning, once."""
@@ -104,6 +111,7 @@ class FeatureCache:
                 "features": features,
                 "grid": torch.tensor(clip.grid_thw),
                 "seconds": torch.tensor(clip.second_per_grid_ts, dtype=torch.float64),
+                "overlays": torch.tensor([grid[1:] for grid in clip.overlay_grids], dtype=torch.long).view(-1, 2),
                 "checksum": torch.tensor(_checksum(features)),
             }
         )
@@ -174,24 +182,31 @@ def located(cfg: Run) -> FeaturesSection:
 def patches_key(vision: VisionInputs) -> str:
     """Name of a clip by what the tower takes."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for field in fields(vision):  # all of them: one that is added later must not be forgotten here
-        value = getattr(vision, field.name)
-        if isinstance(value, np.ndarray):
-            digest.update(f"{field.name} {value.dtype} {value.shape}".encode())
-            digest.update(np.ascontiguousarray(value).data)
-        else:
-            digest.update(f"{field.name} {value!r}".encode())
+    _add_fields(digest, vision)
     return digest.hexdigest()
 
 
-def clip_key(sample: Sample, file: str, frames: str) -> str:
+def _add_fields(digest: hashlib.blake2b, values: VisionInputs | OverlayInputs) -> None:
+    for field in fields(values):  # all of them: one that is added later must not be forgotten here
+        value = getattr(values, field.name)
+        if isinstance(value, np.ndarray):
+            digest.update(f"{field.name} {value.dtype} {value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).data)
+        elif isinstance(value, OverlayInputs):
+            _add_fields(digest, value)
+        else:
+            digest.update(f"{field.name} {value!r}".encode())
+
+
+def clip_key(sample: Sample, file: str, frames: str, overlays: Sequence[str] = ()) -> str:
     """Name of a clip that is not decoded.
 
     Args:
         file: `file_digest` of its video.
         frames: `frames_fingerprint` of the run.
+        overlays: `file_digest` of each overlay.
     """
-    text = json.dumps([file, sample.start_s, sample.end_s, frames])
+    text = json.dumps([file, sample.start_s, sample.end_s, frames, *overlays])
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
 
 
@@ -204,10 +219,13 @@ def file_digest(path: str) -> str:
         return f"unreadable: {error}"
 
 
-def frames_fingerprint(video: VideoSection, processor: Qwen2_5_VLProcessor) -> str:
+def frames_fingerprint(video: VideoSection, processor: Qwen2_5_VLProcessor, motion: MotionSection | None = None) -> str:
     """Name of how patches are made of a file: the settings of sampling and decoding, and the processor's."""
-    settings = video.model_dump(exclude={"deadline_s", "num_workers"})
-    text = json.dumps([settings, processor.video_processor.to_dict()], sort_keys=True, default=str)
+    settings: list[object] = [video.model_dump(exclude={"deadline_s", "num_workers"})]
+    settings.append(processor.video_processor.to_dict())
+    if motion is not None and motion.enabled:
+        settings += [motion.min_pixels, motion.max_pixels]
+    text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
 
 

@@ -12,7 +12,7 @@ import random
 import resource
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,9 +23,16 @@ import torch.distributed as dist
 from verl.single_controller.base import Worker
 from verl.single_controller.base.decorator import Dispatch, register
 
-from owlcap.config import DeepSpeedSection, FeaturesSection, ModelSection, OptimizerSection, VideoSection
+from owlcap.config import (
+    DeepSpeedSection,
+    FeaturesSection,
+    ModelSection,
+    MotionSection,
+    OptimizerSection,
+    VideoSection,
+)
 from owlcap.logging import get_logger, setup_actor_logging
-from owlcap.models.load import load_policy, load_processor, save_policy
+from owlcap.models.load import check_motion, load_policy, load_processor, save_policy
 from owlcap.ray_metrics import LearnerMetrics, count
 from owlcap.training.checkpoint import Layout, sync_tree, write_error
 from owlcap.training.engine import StepStats, TrainingEngine
@@ -53,6 +60,7 @@ class TrainingSpec:
     seed: int
     threads: int = 1  # of torch on a CPU
     features: FeaturesSection | None = None  # with an absolute folder (features.located); None: no cache
+    motion: MotionSection = field(default_factory=MotionSection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,10 @@ class TrainingWorker(Worker):
         spec = self.spec
         seed_everything(spec.seed)
         self.processor = load_processor(spec.model.path, spec.video)
-        return load_policy(spec.model, device="cuda" if torch.cuda.is_available() else "cpu")
+        check_motion(spec.model.path, spec.motion)
+        # Without overlays nothing would teach the motion merger.
+        model = spec.model.model_copy(update={} if spec.motion.enabled else {"freeze_motion_projector": True})
+        return load_policy(model, device="cuda" if torch.cuda.is_available() else "cpu")
 
     def build_engine(self, model: Qwen2_5_VLForConditionalGeneration) -> WorkerReport:
         """Hand the policy to DeepSpeed; from here on its weights may be partitioned over ranks."""

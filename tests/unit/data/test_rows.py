@@ -66,6 +66,12 @@ def test_questions_and_keypoints_of_a_row_become_the_samples(file_of: Callable[.
     assert sample.keypoints == ("a person jumps",)
 
 
+def test_overlays_are_files_from_the_rows_folder_on(file_of: Callable[..., Path]) -> None:
+    path = file_of(good_row(overlays=["overlays/0.png", "/elsewhere/1.png"]))
+    (sample,) = read_rows(path)
+    assert sample.overlays == (str(path.parent / "overlays" / "0.png"), "/elsewhere/1.png")
+
+
 def test_an_absolute_video_path_stays(file_of: Callable[..., Path]) -> None:
     assert read_rows(file_of(good_row(videos=["/films/a.mp4"])))[0].video == "/films/a.mp4"
 
@@ -152,6 +158,8 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
     "answer is a letter": (asking(answer="B"), "questions[1].answer is 'B'"),
     "keypoints is a text": (good_row(id="b", keypoints="jumps"), "keypoints are not a list"),
     "blank keypoint": (good_row(id="b", keypoints=["a person jumps", ""]), "keypoints[1] is ''"),
+    "overlays are a text": (good_row(id="b", overlays="0.png"), "overlays are not a list"),
+    "blank overlay": (good_row(id="b", overlays=["0.png", " "]), "overlays[1] is ' '"),
     "a keypoint twice": (good_row(id="b", keypoints=["jumps", "jumps"]), "keypoints have 'jumps' twice"),
     "start is a text": (good_row(id="b", start_s="0:01"), "start_s is '0:01'"),
     "start is negative": (good_row(id="b", start_s=-1), "start_s is -1"),
