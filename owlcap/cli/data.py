@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from owlcap.cli.console import check_out, progress_bar, say
+from owlcap.errors import ConfigError
 
 PROBLEMS_FOUND = 1  # exit code: the work is done, and some rows need a look
 
@@ -88,3 +89,51 @@ def export(
     check_out(out)
     section = DataSection(train=str(data), target=target, reference=reference)
     say(f"{export_data(data, out, format, section):,} rows written to {out}")
+
+
+@app.command("check")
+def check(
+    data: Annotated[Path, typer.Argument(help="The data set: JSONL with messages and videos.")],
+    config: Annotated[
+        str | None, typer.Option(help="A run's configuration, for its data and video sections and its model.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting that wins over --config.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A model folder, to render prompts with; default: that of --config.")
+    ] = None,
+    against: Annotated[list[Path] | None, typer.Option(help="Another split, which must share no row.")] = None,
+    benchmark: Annotated[
+        list[Path] | None, typer.Option(help="A benchmark's annotations or video folder: none of it may be in DATA.")
+    ] = None,
+) -> None:
+    """Open every row and video; the exact prompt with its tokens; duplicates and leaks. Exit code 1: problems."""
+    from owlcap.config import DataSection, VideoSection
+    from owlcap.config_io import load_run
+    from owlcap.data.checking import check_data
+
+    run = load_run(config, override or ()) if config else None
+    if override and not config:
+        raise ConfigError("--set changes a setting of --config, and there is none", cure="add --config toy_grpo")
+    folder = model or (Path(run.model.path) if run is not None else None)
+    video = run.video if run is not None else VideoSection()
+    processor = None
+    if folder is not None:
+        from owlcap.models.load import load_processor
+
+        processor = load_processor(folder, video)
+    with progress_bar("opening videos") as progress:
+        report = check_data(
+            data,
+            run.data if run is not None else DataSection(train=str(data)),
+            video,
+            motion=run.motion if run is not None else None,
+            processor=processor,
+            against=against or (),
+            benchmarks=benchmark or (),
+            progress=progress,
+        )
+    say(report.text())
+    if not report.is_clean:
+        raise typer.Exit(PROBLEMS_FOUND)
