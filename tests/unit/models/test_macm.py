@@ -2,15 +2,20 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from owlcap.config import ModelSection, MotionSection
+from owlcap.config import LoraSection, ModelSection, MotionSection
 from owlcap.errors import ModelError
 from owlcap.models.load import check_motion, load_policy, load_processor, save_policy
+from owlcap.models.logprobs import completion_logprobs
+from owlcap.models.lora import stored_weights
 from owlcap.models.macm import MotionQwen2_5_VLForConditionalGeneration, add_motion, motion_features
+from owlcap.models.packing import pack_groups, pad_groups
 from owlcap.models.tiny import make_tiny_model
+from owlcap.types import OverlayInputs, Prompt, VisionInputs
 from tests.conftest import TEXTS
 
 GRIDS = torch.tensor([[1, 4, 4], [1, 6, 4], [1, 2, 10]])  # of three pictures, one wider than a window
@@ -128,3 +133,61 @@ def test_either_checkpoint_works_with_the_pathway_off(tiny_policy, converted):
     check_motion(tiny_policy, MotionSection())
     check_motion(converted, MotionSection())
     check_motion(converted, MotionSection(enabled=True))
+
+
+# Packing and gradients.
+
+
+def prompt_of(policy, num_overlays: int) -> Prompt:
+    """A video of 2 x 2 x 2 cells with one-cell overlays before it, and two tokens of text around them."""
+    rng = np.random.default_rng(num_overlays)
+    image, video = policy.config.image_token_id, policy.config.video_token_id
+    ids = (1, *[image] * num_overlays, *[video] * 8, 2)
+    pixels = rng.standard_normal((4 * num_overlays + 32, 1176)).astype(np.float32)
+    overlays = OverlayInputs(pixels[32:], ((1, 2, 2),) * num_overlays) if num_overlays else None
+    return Prompt(ids, VisionInputs(pixels[:32], (2, 4, 4), 0.5, overlays))
+
+
+def gradients(policy, batch) -> dict[str, torch.Tensor]:
+    policy.zero_grad()
+    completion_logprobs(policy, batch).sum().backward()
+    return {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+
+
+def test_shared_prefix_rows_with_overlays_have_the_padded_rows_logprobs_and_gradients(converted):
+    policy = load(converted)
+    groups = [(prompt_of(policy, n), [(5, 6, 7), (8, 9), (10, 11, 12, 13)]) for n in (3, 0, 1)]
+    packed, padded = pack_groups(groups, policy.config), pad_groups(groups, policy.config)
+    with torch.no_grad():
+        torch.testing.assert_close(completion_logprobs(policy, packed), completion_logprobs(policy, padded))
+    ours, theirs = gradients(policy, packed), gradients(policy, padded)
+    assert ours["model.visual.motion_merger.mlp.0.weight"].abs().max() > 1e-4
+    assert ours.keys() == theirs.keys()
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, theirs[name], atol=5e-5, rtol=1e-3, msg=name)
+
+
+def test_a_batch_without_overlays_gives_the_motion_merger_a_gradient_of_zero(converted):
+    policy = load(converted)
+    found = gradients(policy, pack_groups([(prompt_of(policy, 0), [(5, 6)])], policy.config))
+    merger = {name: gradient for name, gradient in found.items() if ".motion_merger." in name}
+    assert len(merger) == 5
+    assert all(not gradient.any() for gradient in merger.values())
+    assert found["model.visual.merger.mlp.0.weight"].any()
+
+
+def test_a_prompt_without_overlays_is_what_the_plain_checkpoint_computes(tiny_policy, converted):
+    policies = [load(folder) for folder in (tiny_policy, converted)]
+    batches = [pack_groups([(prompt_of(policy, 0), [(5, 6, 7)])], policy.config) for policy in policies]
+    with torch.no_grad():
+        plain, motion = (completion_logprobs(p, batch) for p, batch in zip(policies, batches, strict=True))
+    assert torch.equal(plain, motion)
+
+
+def test_lora_leaves_the_motion_merger_as_it_is_and_beside_it_trained(converted):
+    policy = load(converted, lora=LoraSection(rank=2))
+    trained = {name for name, p in policy.named_parameters() if p.requires_grad}
+    assert {name.split(".")[2] for name in trained if ".visual." in name} == {"merger", "motion_merger"}
+    assert all("lora_" in name for name in trained if ".visual." not in name)
+    names = {one.name for one in stored_weights(policy)}
+    assert names == set(load(converted).state_dict())

@@ -23,7 +23,7 @@ from owlcap.training.features import (
     patches_key,
     tower_fingerprint,
 )
-from owlcap.types import Sample, VisionInputs
+from owlcap.types import OverlayInputs, Sample, VisionInputs
 
 PLENTY = 2**30
 
@@ -130,6 +130,26 @@ def test_a_clip_is_named_by_all_that_the_tower_takes() -> None:
     assert patches_key(vision) == patches_key(replace(vision, pixel_values_videos=vision.pixel_values_videos.copy()))
     assert patches_key(vision) != patches_key(replace(vision, pixel_values_videos=other))
     assert patches_key(vision) != patches_key(replace(vision, video_grid_thw=(1, 4, 2)))
+
+
+def test_overlays_are_part_of_a_clips_name(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 4), np.float32)
+    vision = VisionInputs(np.zeros((8, 4), np.float32), (2, 2, 2), 0.5)
+    seen = replace(vision, overlays=OverlayInputs(pixels, ((1, 2, 2),)))
+    other = pixels.copy()
+    other[2, 2] = 1e-30
+    names = [patches_key(one) for one in (vision, seen, replace(vision, overlays=OverlayInputs(other, ((1, 2, 2),))))]
+    assert len(set(names)) == 3
+    video = sample(tmp_path / "a")
+    assert len({clip_key(video, "file", "frames", overlays) for overlays in ((), ("a",), ("b",), ("a", "b"))}) == 4
+
+
+def test_grids_of_overlays_are_kept(tmp_path: Path) -> None:
+    one = replace(clip(2), overlay_grids=((1, 4, 2), (1, 2, 6)))
+    FeatureCache(tmp_path, "tower", PLENTY).write({"a": one})
+    read = FeatureCache(tmp_path, "tower", PLENTY).read("a")
+    assert read is not None
+    assert read.overlay_grids == one.overlay_grids
 
 
 def sample(path: Path, start_s: float | None = None) -> Sample:
