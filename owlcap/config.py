@@ -136,6 +136,8 @@ class SftSection(Section):
     validate_every_steps: int = Field(default=50, gt=0)
     num_validation: int = Field(default=256, gt=0)
     max_steps: int | None = Field(default=None, gt=0)  # stop earlier than num_epochs
+    qa: str | None = None  # rows of questions and answers about the clips, trained on beside the captions
+    qa_share: float = Field(default=0.2, gt=0, le=1)  # INTERPRETATION of M-ACM's "20 % of QA": of the rows of `qa`
 
 
 class RolloutCorrectionSection(Section):

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from owlcap.config import DataSection, SftRun, SftSection
 from owlcap.data.rows import read_rows
 from owlcap.types import Sample
@@ -23,16 +25,24 @@ class SftPlan:
     @classmethod
     def of(cls, cfg: SftRun) -> SftPlan:
         """Read the rows and count."""
-        train, validation = read_samples(cfg.data, cfg.sft)
+        train, validation = read_samples(cfg.data, cfg.sft, cfg.seed)
         steps = math.ceil(len(train) / cfg.sft.batch_size)
         total = steps * cfg.sft.num_epochs
         return cls(len(train), len(validation), steps, min(total, cfg.sft.max_steps or total))
 
 
-def read_samples(data: DataSection, sft: SftSection) -> tuple[list[Sample], list[Sample]]:
-    """Training and validation rows, the latter cut to `num_validation`."""
+def read_samples(data: DataSection, sft: SftSection, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Training and validation rows, the latter cut to `num_validation`.
+
+    Training rows are all captions, then `qa_share` of the rows of `sft.qa`, drawn by `seed`: the same in all epochs.
+    """
     validation = read_rows(data.validation, data)[: sft.num_validation] if data.validation else []
-    return read_rows(data.train, data), validation
+    train = read_rows(data.train, data)
+    if sft.qa is not None:
+        asked = read_rows(sft.qa, DataSection(train=sft.qa))  # with their own questions, answers as targets
+        drawn = np.random.default_rng(seed).permutation(len(asked))[: round(sft.qa_share * len(asked))]
+        train += [asked[i] for i in sorted(drawn)]
+    return train, validation
 
 
 def render_plan(cfg: SftRun) -> str:

@@ -77,7 +77,8 @@ def _absolute(cfg: SftRun) -> SftRun:
     data = cfg.data.model_copy(update={"train": str(Path(cfg.data.train).absolute()), "validation": validation})
     path = Path(cfg.model.path)
     model = cfg.model.model_copy(update={"path": str(path.absolute())}) if path.is_dir() else cfg.model
-    return cfg.model_copy(update={"data": data, "model": model})
+    sft = cfg.sft.model_copy(update={"qa": cfg.sft.qa and str(Path(cfg.sft.qa).absolute())})
+    return cfg.model_copy(update={"data": data, "model": model, "sft": sft})
 
 
 def _check_set_up(checkpoint: Path, cfg: SftRun) -> None:

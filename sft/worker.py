@@ -66,7 +66,7 @@ class SftWorker(TrainingWorker):
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
     def open(self) -> bool:
         """Load rows and policy. Returns whether clip features can be cached: open_cache."""
-        self.train_rows, self.validation_rows = read_samples(self.task.data, self.task.sft)
+        self.train_rows, self.validation_rows = read_samples(self.task.data, self.task.sft, self.spec.seed)
         self._caption_lengths = [len(sample.caption) for sample in self.train_rows]
         self._model = self.load_model()
         cache = open_cache(self.spec.features, self._model)
