@@ -16,6 +16,7 @@ A frame is first tried from K orientations (facing the camera, away, both sides)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,9 +24,9 @@ import roma
 import torch
 from torch import Tensor
 
-from motion.body.model import Body
+from motion.body.model import SYNTHETIC, Body
 from motion.camera import Camera
-from motion.pose.types import NAMES, SMPL24, BodyParameters, Layout
+from motion.pose.types import NAMES, SMPL24, BodyParameters, Layout, PoseTrack
 from owlcap.config_motion import MeshSection
 
 PIXELS = 0.005  # of the box diagonal: the usual error of a key point
@@ -361,3 +362,28 @@ def _chosen(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 def _array(values: Tensor) -> np.ndarray:
     return values.numpy().astype(np.float32)
+
+
+def source_bodies(body: Body, tracks: Sequence[PoseTrack]) -> Fit:
+    """The pose source's own SMPL parameters as a fit, for the frames that have a person.
+
+    Joints that the body lacks are left out, those that the source lacks stay straight. A synthetic body keeps its
+    average shape: its shape numbers mean other things than SMPL's.
+    """
+    parts = [track.body for track in tracks if track.body is not None]
+    pose, shape, root = (np.concatenate([getattr(part, name) for part in parts]) for name in ("pose", "shape", "root"))
+    shared = min(pose.shape[1], body.num_joints, 24 if body.num_joints == 24 else 22)
+    fitted_pose = np.zeros((len(pose), body.num_joints, 3), np.float32)
+    fitted_pose[:, :shared] = pose[:, :shared]
+    if body.name == SYNTHETIC:
+        shape = np.zeros_like(shape)
+    present = np.concatenate([track.present for track in tracks])
+    return Fit(BodyParameters(fitted_pose, shape, root), np.full(len(pose), np.nan, np.float32), present)
+
+
+def vertices_of(body: Body, parameters: BodyParameters) -> Tensor:
+    """Vertices [N, V, 3] in metres, float32 on the body's device."""
+    pose, shape, root = (
+        torch.from_numpy(part).to(body.device) for part in (parameters.pose, parameters.shape, parameters.root)
+    )
+    return body.vertices(roma.rotvec_to_rotmat(pose), shape, root)

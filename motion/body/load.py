@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from motion.body.model import Body, SmplArrays
+from motion.body.model import SYNTHETIC, Body, SmplArrays
 from motion.body.synthetic import synthetic_body
 from motion.pose.source import existing_file
 from owlcap.errors import ModelError
 
-SYNTHETIC = "synthetic"
 WHAT = "SMPL_NEUTRAL.pkl, SMPLX_NEUTRAL.npz or the like"
 ORIGIN = "https://smpl.is.tue.mpg.de or https://smpl-x.is.tue.mpg.de, after registration"
 LICENCE = "the SMPL body licence: research, not commercial"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from motion.pose.types import SMPL24
 
+SYNTHETIC = "synthetic"  # the name of the body that ships with the project
 NUM_SHAPE = 10  # shape numbers that are used
 FACE = ("nose", "right_eye", "left_eye", "right_ear", "left_ear")
 

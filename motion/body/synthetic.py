@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from motion.body.model import Body, SmplArrays
+from motion.body.model import SYNTHETIC, Body, SmplArrays
 from motion.pose.types import SMPL24
 
 AROUND = 14  # corners of a ring
@@ -239,4 +239,4 @@ def synthetic_landmarks() -> dict[str, int]:
 
 def synthetic_body(device: str = "cpu") -> Body:
     """The body ready to be posed."""
-    return Body("synthetic", synthetic_arrays(), synthetic_landmarks(), device)
+    return Body(SYNTHETIC, synthetic_arrays(), synthetic_landmarks(), device)
