@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 T = TypeVar("T")
 KIND = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what hosted servers allow as the name of a schema
@@ -13,6 +14,29 @@ KIND = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what hosted servers allow as the na
 
 class InvalidReply(ValueError):
     """A reply that is not what the question asks for; asking again may help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A picture or a video that is shown with a question, in the form that OpenAI-compatible servers take.
+
+    Attributes:
+        kind: the part's type; video_url is known to vLLM, image_url to all multimodal servers.
+        url: an address that the server may fetch, or "data:image/jpeg;base64,...".
+    """
+
+    kind: Literal["image_url", "video_url"]
+    url: str
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """The part of a message's content."""
+        return {"type": self.kind, self.kind: {"url": self.url}}
+
+    @property
+    def hash(self) -> str:
+        """Of what is shown."""
+        return hashlib.sha256(f"{self.kind} {self.url}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +49,7 @@ class Question(Generic[T]):
         template_hash: of the template it was rendered from; part of the cache key.
         read: turns a reply's text into a value; raises InvalidReply.
         schema: JSON schema of the answer; None asks for free text (the joint protocol, which may think first).
+        media: shown before the prompt, to models that see.
     """
 
     kind: str
@@ -32,6 +57,14 @@ class Question(Generic[T]):
     template_hash: str
     read: Callable[[str], T]
     schema: Mapping[str, Any] | None = None
+    media: tuple[Media, ...] = ()
+
+    @property
+    def content(self) -> Any:
+        """The user message's content: text, or parts where something is shown."""
+        if not self.media:
+            return self.prompt
+        return [*(one.part for one in self.media), {"type": "text", "text": self.prompt}]
 
     def __post_init__(self) -> None:
         if not KIND.fullmatch(self.kind):

@@ -31,6 +31,7 @@ from rewards.slots import Slots
 NO_KEY = "none"  # local servers ask for no key, but the SDK insists on a value
 TRY_SHARE = 0.5  # of the call's deadline: a try that hangs leaves time for another
 CHARACTERS_A_TOKEN = 4.0  # of English; what a request is thought to take before it is sent
+TOKENS_A_PICTURE = 300.0  # the same, for what is shown
 FIRST_OUTPUT_TOKENS = 300.0  # the same, for the first reply
 CHECK_S = 10.0  # for a server to list its models
 
@@ -89,6 +90,8 @@ class OpenAIChat:
     async def ask(self, question: Question[T]) -> Answer[T]:
         """See ChatModel."""
         parameters = {"kind": question.kind, **self._parameters(question)}
+        if question.media:
+            parameters["media"] = [one.hash for one in question.media]
         key = cache_key(self._settings.model, question.template_hash, parameters, question.prompt)
         flights = self._open().flights
         joins = key in flights
@@ -214,7 +217,7 @@ class OpenAIChat:
         try:
             completion = await client.chat.completions.create(
                 model=self._settings.model,
-                messages=[{"role": "user", "content": question.prompt}],
+                messages=[{"role": "user", "content": question.content}],
                 **self._parameters(question),
             )
         except openai.OpenAIError as error:
@@ -242,7 +245,7 @@ class OpenAIChat:
     async def _admit(self, question: Question[Any]) -> float:
         """Wait for the rate limit's leave; the number of tokens it was asked for."""
         output = self._output_tokens.get(question.kind, FIRST_OUTPUT_TOKENS)
-        expected = len(question.prompt) / CHARACTERS_A_TOKEN + output
+        expected = len(question.prompt) / CHARACTERS_A_TOKEN + len(question.media) * TOKENS_A_PICTURE + output
         await self._limiter.admit(self._limited_as, expected)
         return expected
 

@@ -26,18 +26,21 @@ class PromptTemplate:
         return Template(self.text).substitute(values)
 
 
-def load_template(name: str, placeholders: frozenset[str], folder: str | None = None) -> PromptTemplate:
+def load_template(
+    name: str, placeholders: frozenset[str], folder: str | None = None, base: Path = FOLDER
+) -> PromptTemplate:
     """Read `name`.txt from `folder` if it is there, else the project's own.
 
     Args:
         placeholders: what the text must contain, each as $name.
+        base: where the project's own are.
 
     Raises:
         ConfigError: no such folder, a file in it that replaces no template, an unreadable file, a placeholder that
             is missing or unknown.
     """
-    file = FOLDER / f"{name}.txt"
-    if folder is not None and file.name in _own_files(Path(folder).expanduser()):
+    file = base / f"{name}.txt"
+    if folder is not None and file.name in _own_files(Path(folder).expanduser(), base):
         file = Path(folder).expanduser() / file.name
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -54,7 +57,7 @@ def load_template(name: str, placeholders: frozenset[str], folder: str | None = 
     return PromptTemplate(text, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
-def _own_files(folder: Path) -> set[str]:
+def _own_files(folder: Path, base: Path) -> set[str]:
     """Templates that a user's folder replaces."""
     try:
         own = {file.name for file in folder.iterdir() if file.suffix == ".txt"}
@@ -62,7 +65,7 @@ def _own_files(folder: Path) -> set[str]:
         raise ConfigError(
             f"no folder of prompt templates: {error}", where="rewards.prompts", cure="make it, or set it to null"
         ) from error
-    known = {file.name for file in FOLDER.glob("*.txt")}
+    known = {file.name for file in base.glob("*.txt")}
     if own - known:
         raise ConfigError(
             f"no template has this name: {', '.join(sorted(own - known))}",
