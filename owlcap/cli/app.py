@@ -4,6 +4,7 @@ owlcap
 ├── data toy        toy clips with known facts (and the tiny base model)
 ├── sft, rl         training, from a YAML and key=value overrides
 ├── eval captions   figures of a model or of captions in a file
+├── report          a run as one HTML file
 ├── score           saved captions scored by any reward, without training
 ├── serve-rewards   rewards over HTTP, for other training systems
 ├── judge-check     how good the configured judge is
@@ -26,7 +27,7 @@ from typing import Annotated
 
 import typer
 
-from owlcap.cli import cache, data, evaluate, judge, model, rewards, serve_rewards, training, whole
+from owlcap.cli import cache, data, evaluate, judge, model, report, rewards, serve_rewards, training, whole
 from owlcap.cli.console import show_error
 from owlcap.errors import OwlcapError
 
@@ -69,6 +70,7 @@ app.add_typer(data.app, name="data")
 app.command("sft")(training.sft)
 app.command("rl")(training.rl)
 app.add_typer(evaluate.app, name="eval")
+app.command("report")(report.report)
 app.command("score")(rewards.score)
 app.command("compare")(rewards.compare)
 app.command("judge-check")(judge.judge_check)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from owlcap.cli.console import say
-from owlcap.errors import ConfigError
+from owlcap.cli.console import say, show_error
+from owlcap.cli.report import write_and_tell
+from owlcap.errors import ConfigError, OwlcapError
 
 if TYPE_CHECKING:
     from owlcap.config import RlRun, SftRun
@@ -56,7 +57,12 @@ def rl(config: Config, overrides: Overrides = None, resume: Resume = False, dry_
         return
     from rl.trainer import run_rl
 
-    say(f"model: {run_rl(run, resume=resume)}")
+    model = run_rl(run, resume=resume)
+    say(f"model: {model}")
+    try:
+        say(write_and_tell(model.parent))
+    except OwlcapError as error:  # the run itself is complete
+        show_error(error)
 
 
 def _load(config: str, overrides: list[str] | None) -> SftRun | RlRun:
