@@ -42,10 +42,9 @@ def contact_sheet(folder: Path, min_confidence: float) -> Image.Image:
     overlays = [Image.open(path).resize(size) for path in picture_paths(folder, record)]
     points = [frame.copy() for frame in frames]
     with np.load(folder / POSES) as poses:
+        layout = cast("Layout", record.layout)
         for picture, number in zip(points, poses["chosen"], strict=True):
-            _draw_pose(
-                picture, record.layout, poses["keypoints"][number], poses["boxes"][number], scale, min_confidence
-            )
+            _draw_pose(picture, layout, poses["keypoints"][number], poses["boxes"][number], scale, min_confidence)
     columns = len(frames)
     row_height = size[1] + TEXT
     sheet = Image.new("RGB", (max(columns * (size[0] + 4), 420), 3 * row_height + 4 * TEXT), PAPER)

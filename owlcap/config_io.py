@@ -21,7 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from owlcap.config import RewardsSection, RlRun, Run, SftRun
+from owlcap.config import MotionSection, RewardsSection, RlRun, Run, SftRun
+from owlcap.config_data import DataPipelineRun
 from owlcap.config_problems import Key, describe_invalid, spell
 from owlcap.errors import ConfigError
 
@@ -84,6 +85,21 @@ def load_run(path_or_name: str | Path, overrides: Sequence[str] = ()) -> SftRun 
     return _checked(KINDS[kind], values, path, (*layers, *given))
 
 
+def load_data_run(path_or_name: str | Path, overrides: Sequence[str] = ()) -> DataPipelineRun:
+    """Compose and check the settings of the data pipelines.
+
+    Raises:
+        ConfigError: as `load_run`.
+    """
+    path = find_config(path_or_name)
+    layers = read_layers(path)
+    merged = OmegaConf.merge(*(layer.settings for layer in layers))
+    given = [read_override(text) for text in overrides]
+    for override in given:
+        _apply(override, merged)
+    return _checked(DataPipelineRun, _resolve(merged, path), path, (*layers, *given))
+
+
 def load_rewards(path_or_name: str | Path, overrides: Sequence[str] = ()) -> RewardsSection:
     """Compose and check the reward settings alone: of a file that holds just them, or of an RL configuration.
 
@@ -97,38 +113,59 @@ def load_rewards(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Rew
     Raises:
         ConfigError: as `load_run`; or the file is of a run without rewards (`kind: sft`).
     """
-    path = find_config(path_or_name)
-    layers = read_layers(path)
-    merged = OmegaConf.merge(*(layer.settings for layer in layers))
+    return _load_part("rewards", RewardsSection, ("rl",), path_or_name, overrides)
+
+
+def load_motion(path_or_name: str | Path | None, overrides: Sequence[str] = ()) -> MotionSection:
+    """Compose and check the motion settings alone: of a file that holds just them, or of a run's configuration.
+
+    Args:
+        path_or_name: a YAML file, or the name of one in configs/; None: every setting as it is by default.
+        overrides: `key.sub=value`, with or without `motion.` in front of the key.
+
+    Raises:
+        ConfigError: as `load_run`.
+    """
+    return _load_part("motion", MotionSection, tuple(KINDS), path_or_name, overrides)
+
+
+def _load_part(
+    name: str, schema: type[Schema], kinds: tuple[str, ...], path_or_name: str | Path | None, overrides: Sequence[str]
+) -> Schema:
+    """One section of a run of one of these kinds, or of a file that holds nothing else."""
+    path = Path("the command line") if path_or_name is None else find_config(path_or_name)
+    layers = [] if path_or_name is None else read_layers(path)
+    merged = OmegaConf.merge(OmegaConf.create({}), *(layer.settings for layer in layers))
     assert isinstance(merged, DictConfig)
     try:
-        kind, _ = merged.get("kind"), merged.get("rewards")  # either may name another key
+        kind, _ = merged.get("kind"), merged.get(name)  # either may name another key
     except OmegaConfBaseException as error:
         raise _unresolved(error, path) from error
-    if kind not in (None, "rl"):
+    if kind not in (None, *kinds):
         raise ConfigError(
-            f"a run of kind {kind!r} has no rewards",
+            f"a run of kind {kind!r} has no {name}",
             where=str(path),
-            allowed="an RL configuration, or a file with the keys of its rewards section: "
-            + ", ".join(RewardsSection.model_fields),
+            allowed=f"a configuration of kind {' or '.join(kinds)}, or a file with the keys of its {name} section: "
+            + ", ".join(schema.model_fields),
         )
-    whole = kind == "rl" or "rewards" in merged
-    given = [_in_rewards(read_override(text), whole) for text in overrides]
+    whole = kind in kinds or name in merged
+    given = [_in_part(name, read_override(text), whole) for text in overrides]
     for override in given:
         _apply(override, merged)
-    section = merged.get("rewards", OmegaConf.create({})) if whole else merged
+    section = merged.get(name, OmegaConf.create({})) if whole else merged
     if not isinstance(section, DictConfig):
-        raise ConfigError(f"rewards is {section!r}", where=_place(layers, ("rewards",)), allowed="a section of keys")
-    inside: Key = ("rewards",) if whole else ()
-    return _checked(RewardsSection, _resolve(section, path), path, (*layers, *given), inside)
+        raise ConfigError(f"{name} is {section!r}", where=_place(layers, (name,)), allowed="a section of keys")
+    inside: Key = (name,) if whole else ()
+    return _checked(schema, _resolve(section, path), path, (*layers, *given), inside)
 
 
-def _in_rewards(override: Override, whole: bool) -> Override:
+def _in_part(name: str, override: Override, whole: bool) -> Override:
     """The override with its key as the file that it goes over spells it."""
     first, *rest = override.key
     if not whole:
-        return replace(override, key=tuple(rest)) if first == "rewards" and rest else override
-    return override if first in RlRun.model_fields else replace(override, key=("rewards", *override.key))
+        return replace(override, key=tuple(rest)) if first == name and rest else override
+    known = {field for run in KINDS.values() for field in run.model_fields}
+    return override if first in known else replace(override, key=(name, *override.key))
 
 
 def _checked(
