@@ -60,7 +60,7 @@ def measure(root: Path, num_videos: int, num_tokens: int) -> dict[str, float]:
     settings = RolloutEngineSettings(
         str(model),
         VideoSection(fps=4, min_frames=4, max_frames=16, min_pixels=56 * 56, max_pixels=112 * 112),
-        RolloutSection(max_model_len=512, max_num_seqs=32, kv_cache_gib=0.125, max_new_tokens=num_tokens),
+        rollout=RolloutSection(max_model_len=512, max_num_seqs=32, kv_cache_gib=0.125, max_new_tokens=num_tokens),
         dtype="fp32",
         max_prompt_tokens=384,
     )

@@ -91,7 +91,7 @@ def read_world(root: Path, num_tokens: int, threads: int) -> tuple[list[Sample],
     settings = RolloutEngineSettings(
         str(root / "model"),
         VideoSection(fps=4, min_frames=4, max_frames=16, min_pixels=56 * 56, max_pixels=112 * 112),
-        RolloutSection(max_model_len=512, max_num_seqs=64, kv_cache_gib=0.25, max_new_tokens=num_tokens),
+        rollout=RolloutSection(max_model_len=512, max_num_seqs=64, kv_cache_gib=0.25, max_new_tokens=num_tokens),
         dtype="fp32",
         max_prompt_tokens=384,
         threads=threads,

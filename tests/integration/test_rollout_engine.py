@@ -32,7 +32,9 @@ def engine(tiny_policy: Path):
     """One engine for this module. A test that changes its weights puts them back (`original`)."""
     from rollout.engine import VllmEngine
 
-    engine = VllmEngine(RolloutEngineSettings(str(tiny_policy), VIDEO, ROLLOUT, dtype="fp32", max_prompt_tokens=128))
+    engine = VllmEngine(
+        RolloutEngineSettings(str(tiny_policy), VIDEO, rollout=ROLLOUT, dtype="fp32", max_prompt_tokens=128)
+    )
     yield engine
     engine.close()
 

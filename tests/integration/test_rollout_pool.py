@@ -21,10 +21,12 @@ import ray
 from owlcap.config import ClusterSection, ModelSection, RolloutSection, VideoSection
 from owlcap.errors import ModelError, PlacementError, RolloutError
 from owlcap.models.load import load_policy, policy_state_dict
-from owlcap.training.buckets import WeightBucket, make_bucket
+from owlcap.training.buckets import WeightBucket, WeightDigest, make_bucket
+from owlcap.training.group import LearnerLostError
 from owlcap.types import Prompt, RolloutGroup, Sample, SamplingSettings, VisionInputs
 from rollout.pool import RolloutPool
 from rollout.settings import GenerationRequest, RolloutEngineSettings
+from rollout.transfer import EngineActors
 from rollout.worker import WorkerPlace, WorkerResult
 
 pytestmark = pytest.mark.slow
@@ -59,6 +61,15 @@ class ScriptedWorker:
         assert ray.get(list(refs)) == [f"bucket of {version}"]
         self.held = version
         self._note(f"load {version}")
+        return version
+
+    def start_weight_update(self) -> None:
+        self._play("begin")
+
+    def commit_weights(self, checksum: int, version: int) -> int:
+        self._play("commit")
+        self.held = version
+        self._note(f"commit {checksum} {version}")
         return version
 
     def version(self) -> int:
@@ -253,6 +264,50 @@ def test_a_refused_sync_leaves_the_version_as_it_was_and_can_be_repeated(make_po
     assert (pool.version, pool.versions(), pool.num_restarts) == (5, (5, 5), 0)
 
 
+def sending(engines: EngineActors) -> WeightDigest:
+    """What the learner does to all workers, if they answer."""
+    ray.get([actor.start_weight_update.remote() for actor in engines.actors])
+    return WeightDigest(checksum=99)
+
+
+def bucket_of(version: int) -> Callable[[], Sequence[ray.ObjectRef]]:
+    return lambda: [ray.put(f"bucket of {version}")]
+
+
+def test_sent_weights_are_committed_by_every_worker_after_the_last_has_them(make_pool, tmp_path):
+    pool = make_pool()
+    assert pool.receive(sending, bucket_of(4), 4).checksum == 99
+    assert (pool.version, pool.versions()) == (4, (4, 4))
+    assert log(tmp_path, 0) == log(tmp_path, 1) == ["commit 99 4"]
+
+
+def test_a_worker_that_is_gone_is_replaced_before_weights_are_sent(make_pool):
+    pool = make_pool()
+    os.kill(process_of(pool, 1), signal.SIGKILL)
+    pool.receive(sending, bucket_of(4), 4)
+    assert (pool.versions(), pool.num_restarts) == ((4, 4), 1)
+
+
+def test_a_worker_lost_after_weights_were_sent_gets_them_in_another_way(make_pool, tmp_path):
+    pool = make_pool("commit-dies-1")
+    pool.receive(sending, bucket_of(4), 4)
+    assert (pool.versions(), log(tmp_path, 1)) == ((4, 4), ["load 4"])
+
+
+def test_a_transfer_that_breaks_off_replaces_every_worker_and_can_be_repeated(make_pool, tmp_path):
+    pool = make_pool("begin-hangs-1")
+
+    def lost(engines: EngineActors) -> WeightDigest:
+        engines.actors[1].start_weight_update.remote()  # and waits for the learner for ever
+        raise LearnerLostError("learner rank 0 died while sending the weights")
+
+    with pytest.raises(LearnerLostError):
+        pool.receive(lost, bucket_of(4), 4)
+    assert pool.version == 0
+    pool.receive(sending, bucket_of(4), 4)
+    assert (pool.versions(), pool.num_restarts) == ((4, 4), 2)
+
+
 def test_weights_do_not_change_while_groups_are_taken(make_pool):
     pool = make_pool()
     results = pool.generate(requests(4))
@@ -311,7 +366,7 @@ Weights = dict[str, np.ndarray]
 @pytest.fixture(scope="module")
 def engines(tiny_policy: Path) -> Iterator[RolloutPool]:
     """Two real vLLM engines on the tiny policy."""
-    settings = RolloutEngineSettings(str(tiny_policy), VIDEO, ROLLOUT, dtype="fp32", max_prompt_tokens=128)
+    settings = RolloutEngineSettings(str(tiny_policy), VIDEO, rollout=ROLLOUT, dtype="fp32", max_prompt_tokens=128)
     with RolloutPool(settings, CLUSTER) as pool:
         yield pool
 

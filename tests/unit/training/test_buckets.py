@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from owlcap.errors import RolloutError
-from owlcap.training.buckets import WeightBucket, check_buckets, checksum, make_bucket
+from owlcap.training.buckets import WeightBucket, WeightDigest, check_buckets, checksum, make_bucket
 
 WEIGHTS = [("a", np.arange(12, dtype=np.float32).reshape(3, 4)), ("b", np.arange(5, dtype=np.uint16))]
 
@@ -50,3 +51,26 @@ def test_scalars_empty_arrays_and_strided_ones_can_be_summed() -> None:
     odd = [("scalar", np.array(2.0)), ("empty", np.zeros((0, 3), np.float32)), ("strided", square.T)]
     contiguous = [*odd[:2], ("strided", np.ascontiguousarray(square.T))]
     assert checksum(odd) == checksum(contiguous)
+
+
+def digest_of(*pairs: tuple[str, torch.Tensor]) -> WeightDigest:
+    digest = WeightDigest()
+    for name, tensor in pairs:
+        digest.add(name, tensor)
+    return digest
+
+
+def test_a_digest_sees_values_names_types_and_order():
+    a, b = ("a", torch.tensor([1.0, 2.0])), ("b", torch.tensor([3.0], dtype=torch.bfloat16))
+    whole = digest_of(a, b)
+    assert whole == digest_of(a, b)
+    assert whole.num_bytes == 10
+    others = (
+        digest_of(b, a),
+        digest_of(a),
+        digest_of(("c", a[1]), b),
+        digest_of(("a", torch.tensor([1.0, 2.5])), b),
+        digest_of(("a", a[1].view(2, 1)), b),
+        digest_of(a, ("b", b[1].view(torch.float16))),
+    )
+    assert whole.checksum not in {other.checksum for other in others}
