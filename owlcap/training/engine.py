@@ -95,6 +95,7 @@ class TrainingEngine:
         self._skipped_in_a_row = 0
         self._section = optimizer
         self._zero_stage = deepspeed.zero_stage
+        self._moves_states = deepspeed.zero_stage > 0 and not deepspeed.offload_params
         import deepspeed as ds  # here and not at the top: the driver imports this module and has no use for it
 
         root = _Root(model)
@@ -180,6 +181,25 @@ class TrainingEngine:
                 with zero.GatheredParameters(parts, enabled=self._zero_stage == 3):
                     mine = bucket if dist.get_rank() == 0 else []
                     yield [(one.name, one.value() if on_device else one.value().cpu()) for one in mine]
+
+    def offload(self) -> None:
+        """Move to the CPU's memory what DeepSpeed can; nothing may be called until `reload`.
+
+        At ZeRO-3 it cannot move the fp32 weights and Adam's state of torch's optimizer (deepspeed.offload_optimizer keeps
+        them there for good), without ZeRO nothing, and with offload_params nothing is left to move.
+        """
+        if not self._moves_states:
+            return
+        from deepspeed.runtime.zero.offload_config import OffloadStateTypeEnum as State
+
+        model_only = [State.lp_params, State.lp_grads, State.contiguous_grad_buffer]
+        include = model_only if self._zero_stage == 3 else None
+        self._engine.offload_states(include=include, pin_memory=torch.cuda.is_available())  # type: ignore[arg-type]
+
+    def reload(self) -> None:
+        """Undo `offload`."""
+        if self._moves_states:
+            self._engine.reload_states()
 
     def save(self, folder: Path) -> None:
         """Write this rank's part of weights, optimizer and counters; all ranks call it (no RNG: worker)."""
