@@ -137,6 +137,22 @@ class LearnerWorker(TrainingWorker):
         self._sender = self._sender or NcclSender(self.engine, self.rank)
         return self._sender.send(engines, deadline_s)
 
+    @register(dispatch_mode=ONE_TO_ALL, blocking=False)
+    def rest(self) -> None:
+        """Leave the GPU's memory to an engine, as far as DeepSpeed can; `wake` must come before anything else."""
+        self.engine.offload()
+        if self.reference is not None:
+            self.reference.to("cpu")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @register(dispatch_mode=ONE_TO_ALL, blocking=False)
+    def wake(self) -> None:
+        """Take the memory back."""
+        self.engine.reload()
+        if self.reference is not None:
+            self.reference.to(self.engine.device)
+
     def _load_reference(self) -> Qwen2_5_VLForConditionalGeneration:
         from owlcap.models.load import load_policy
 
