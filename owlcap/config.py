@@ -42,7 +42,7 @@ class ModelSection(Section):
 
     path: str  # a Hugging Face folder
     dtype: Literal["fp32", "bf16"] = "bf16"
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["auto", "sdpa", "flex", "flash_attention_2"] = "auto"  # auto: flex on a GPU, sdpa on a CPU
     freeze_vision: bool = True  # the vision blocks
     freeze_projector: bool = False  # the vision tower's patch merger
     freeze_motion_projector: bool = False  # the motion merger, in a checkpoint that has one
@@ -272,6 +272,17 @@ class Run(Section):
     cluster: ClusterSection = ClusterSection()
     checkpoint: CheckpointSection = CheckpointSection()
     tracking: TrackingSection = TrackingSection()
+
+    @model_validator(mode="after")
+    def _attention_has_its_gpu(self) -> Run:
+        if self.model.attention in ("flex", "flash_attention_2") and not self.cluster.gpus_per_learner:
+            why = "torch's FlexAttention has no backward pass on a CPU"
+            raise ValueError(
+                f"model.attention is {self.model.attention}, which needs a GPU"
+                f"{f' ({why})' if self.model.attention == 'flex' else ''}: set model.attention=sdpa or auto, or "
+                "cluster.gpus_per_learner=1"
+            )
+        return self
 
 
 class SftRun(Run):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from owlcap.config import ClusterSection, RlRun
 from owlcap.errors import PlacementError
+from owlcap.models.attention import DESCRIBED, chosen_attention
 from rewards.catalogue import judge_calls
 from rl.nodes import ActorPlan, Layout, Node, lay_out
 from rl.state import PromptOrder, num_steps
@@ -253,7 +254,8 @@ def _learner(cfg: RlRun) -> str:
     model, stage = cfg.model, cfg.deepspeed.zero_stage
     reference = ", frozen reference" if cfg.algorithm.kl_beta else ""
     return (
-        f"DeepSpeed ZeRO-{stage}, {model.dtype}{reference}; {cfg.algorithm.tokens_per_micro_batch:,} tokens a forward"
+        f"DeepSpeed ZeRO-{stage}, {model.dtype}{reference}; {cfg.algorithm.tokens_per_micro_batch:,} tokens a forward; "
+        f"{DESCRIBED[chosen_attention(model.attention, cfg.cluster.gpus_per_learner > 0)]}"
     )
 
 

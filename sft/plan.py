@@ -10,6 +10,7 @@ import numpy as np
 
 from owlcap.config import DataSection, SftRun, SftSection
 from owlcap.data.rows import read_rows
+from owlcap.models.attention import DESCRIBED, chosen_attention
 from owlcap.types import Sample
 
 
@@ -51,7 +52,7 @@ def render_plan(cfg: SftRun) -> str:
     lines = [
         f"learner: {c.learner_ranks} ranks of {c.cpus_per_learner:g} CPUs and {c.gpus_per_learner} GPUs each, "
         f"DeepSpeed ZeRO-{cfg.deepspeed.zero_stage}, {cfg.model.dtype}; {cfg.sft.tokens_per_micro_batch:,} tokens a "
-        "forward",
+        f"forward; {DESCRIBED[chosen_attention(cfg.model.attention, c.gpus_per_learner > 0)]}",
         f"sequences a step: {batch} ({batch // c.learner_ranks} a rank)",
     ]
     if Path(cfg.data.train).is_file():

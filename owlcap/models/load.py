@@ -29,14 +29,17 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
 
     One with a motion merger becomes the class of owlcap.models.macm.
 
-    `attention: flash_attention_2` applies to the vision tower; the language model keeps SDPA, because the learner's
-    shared-prefix masks are arbitrary and flash attention takes none.
+    `attention: flash_attention_2` applies to the vision tower; the language model keeps SDPA in two calls, as flash
+    attention takes no shared-prefix mask.
 
     Raises:
-        ModelError: the folder is missing or incomplete, or holds another kind of model.
+        ModelError: the folder is missing or incomplete, or holds another kind of model, or flash attention 2 is chosen
+            and cannot run here.
     """
     import torch
 
+    from owlcap.models.attention import chosen_attention
+    from owlcap.models.flex_attention import use_flex_attention
     from owlcap.models.lora import add_lora
     from owlcap.models.patch_embed import use_patch_product
     from owlcap.models.prefix_attention import use_shared_prefix_attention
@@ -44,20 +47,23 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
 
     folder = model_folder(model.path)
     check_folder(folder)
-    attention: str | dict[str, str] = model.attention
-    if model.attention == "flash_attention_2":
-        attention = {"": "sdpa", "text_config": "sdpa", "vision_config": "flash_attention_2"}
+    attention = chosen_attention(model.attention, on_gpu=device.startswith("cuda"))
+    of_vision = "flash_attention_2" if attention == "flash_attention_2" else "sdpa"
     with quiet_transformers():
         try:
             policy, info = policy_class(folder).from_pretrained(  # type: ignore[misc]
                 folder,
                 dtype=torch.float32 if model.dtype == "fp32" else torch.bfloat16,
-                attn_implementation=attention,
+                attn_implementation={"": "sdpa", "text_config": "sdpa", "vision_config": of_vision},
                 output_loading_info=True,
             )
-        except ImportError as error:  # flash attention chosen but not installed
-            raise ModelError(
-                f"model.attention is {model.attention}: {error}", allowed="sdpa, eager", cure="set model.attention=sdpa"
+        except (ImportError, ValueError) as error:
+            if attention != "flash_attention_2":
+                raise
+            raise ModelError(  # its package or a GPU is missing
+                f"model.attention is {attention}: {str(error).splitlines()[0]}",
+                allowed="auto, sdpa; flex on a GPU",
+                cure="install flash-attn on the learner's machines, or set model.attention=auto",
             ) from error
     if info["missing_keys"]:
         raise ModelError(
@@ -67,8 +73,7 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
         )
     use_patch_product(policy)
     use_even_attention(policy)
-    if policy.model.language_model.config._attn_implementation == "sdpa":
-        use_shared_prefix_attention(policy)
+    use_flex_attention(policy) if attention == "flex" else use_shared_prefix_attention(policy)
     if model.lora is not None:
         add_lora(policy, model.lora)
     freeze(

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Literal, overload
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from owlcap.models import flex_attention, prefix_attention
 from owlcap.models.packing import PackedBatch
-from owlcap.models.prefix_attention import NAME, PrefixLayout
 from owlcap.types import VisionInputs
 
 if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
     from transformers import Qwen2_5_VLForConditionalGeneration
 
 CHUNK_ELEMENTS = 32 * 2**20  # logits that exist at once: 128 MiB in fp32
@@ -114,21 +115,20 @@ def _completion_states(
 
 def _mask(
     model: Qwen2_5_VLForConditionalGeneration, batch: PackedBatch, dtype: torch.dtype
-) -> torch.Tensor | PrefixLayout | None:
-    """The mask as the language model's attention takes it: a layout for ours, added to the scores for eager.
+) -> torch.Tensor | prefix_attention.PrefixLayout | BlockMask | None:
+    """The mask as the language model's attention takes it: a layout or blocks for ours, else the whole square.
 
     None is SDPA's own causal kernel, the fastest, and all that rows of one completion need.
     """
     attention = model.model.language_model.config._attn_implementation
-    if attention in (NAME, "sdpa") and batch.is_causal:
+    if batch.is_causal:
         return None
-    if attention == NAME:
-        return PrefixLayout.of(batch, dtype)
-    allowed = batch.attention_mask()
-    if attention == "sdpa":
-        return allowed
-    assert attention == "eager", f"{attention} takes no arbitrary mask"
-    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+    if attention == prefix_attention.NAME:
+        return prefix_attention.PrefixLayout.of(batch, dtype)
+    if attention == flex_attention.NAME:
+        return flex_attention.block_mask(batch)
+    assert attention == "sdpa", f"{attention} takes no arbitrary mask"
+    return batch.attention_mask()
 
 
 def _chunk(

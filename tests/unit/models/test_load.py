@@ -9,6 +9,7 @@ import torch
 
 from owlcap.config import ModelSection, VideoSection
 from owlcap.errors import CheckpointError, ModelError
+from owlcap.models import flex_attention, prefix_attention
 from owlcap.models.load import load_policy, load_processor, policy_state_dict, save_policy
 from owlcap.models.tiny import make_tiny_model
 
@@ -48,11 +49,26 @@ def test_vision_blocks_and_projector_freeze_apart(tiny_policy, freeze_vision, fr
     assert trainable(model) == expected
 
 
-def test_dtype_attention_and_gradient_checkpointing_are_the_settings(tiny_policy):
-    model = load_policy(section(tiny_policy, dtype="bf16", attention="eager", gradient_checkpointing=True))
+def test_dtype_and_gradient_checkpointing_are_the_settings(tiny_policy):
+    model = load_policy(section(tiny_policy, dtype="bf16", gradient_checkpointing=True))
     assert model.lm_head.weight.dtype == torch.bfloat16
-    assert model.config._attn_implementation == "eager"
     assert model.is_gradient_checkpointing
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [("auto", prefix_attention.NAME), ("sdpa", prefix_attention.NAME), ("flex", flex_attention.NAME)],
+)
+def test_attention_is_the_setting_and_auto_is_sdpa_on_a_cpu(tiny_policy, setting, expected):
+    model = load_policy(section(tiny_policy, attention=setting))
+    assert model.model.language_model.config._attn_implementation == expected
+    assert model.model.visual.config._attn_implementation == "sdpa"
+
+
+def test_flash_attention_without_its_package_is_refused_with_the_cure(tiny_policy):
+    with pytest.raises(ModelError, match=r"model\.attention is flash_attention_2") as caught:
+        load_policy(section(tiny_policy, attention="flash_attention_2"))
+    assert "model.attention=auto" in str(caught.value)
 
 
 def test_a_missing_folder_is_a_model_error(tmp_path):

@@ -114,9 +114,26 @@ def test_gradient_checkpointing_changes_nothing(policy, tiny_policy):
     assert_same(gradients(policy, batch), gradients(checkpointed, batch), 1e-6)
 
 
-def test_eager_attention_takes_the_same_masks(policy, tiny_policy):
+def test_one_call_with_the_whole_mask_gives_the_same(policy, tiny_policy):
     batch = pack_groups(make_groups(policy.config), policy.config)
-    assert_same(gradients(policy, batch), gradients(make_policy(tiny_policy, attention="eager"), batch))
+    whole = make_policy(tiny_policy)
+    whole.model.language_model.config._attn_implementation = "sdpa"
+    assert_same(gradients(policy, batch), gradients(whole, batch))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_gives_the_same(policy, tiny_policy, monkeypatch):
+    batch = pack_groups(make_groups(policy.config), policy.config)
+    flex = make_policy(tiny_policy, attention="flex")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            completion_logprobs(flex, batch), completion_logprobs(policy, batch), atol=1e-5, rtol=0
+        )
+    with pytest.raises(NotImplementedError, match="backward on CPU"):
+        gradients(flex, batch)
+    # torch refuses since its CPU kernel has no backward pass; the uncompiled one, which runs here, has.
+    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *tensors: None)
+    assert_same(gradients(policy, batch), gradients(flex, batch))
 
 
 def test_given_features_equal_computed_ones(policy):
