@@ -9,7 +9,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from motion.cache import POSES, MotionRecord, picture_paths, read_record
+from motion.extract import MotionExtractor, MotionFailure
 from motion.pose.types import NAMES, Layout
+from owlcap.config_motion import MotionSection
+from owlcap.errors import ConfigError, DataError
+from owlcap.types import Sample
 
 BONES = (
     ("left_shoulder", "right_shoulder"),
@@ -92,3 +96,23 @@ def _draw_pose(
             pen.line([places[first], places[second]], SIDES[first.split("_")[0]] if same else MIDDLE, 3)
     for name, (x, y) in places.items():
         pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=SIDES.get(name.split("_")[0], MIDDLE))
+
+
+def show_video(video: Path, motion: MotionSection, out: Path) -> str:
+    """Extract one video, write its contact sheet, and say what was found.
+
+    Raises:
+        OwlcapError: what is wrong with the video, the settings or a model file.
+        ConfigError: the picture cannot be written.
+    """
+    sample = Sample(video.stem, str(video), "", "", "")
+    with MotionExtractor(motion) as extractor:
+        result = extractor.extract([sample])[0]
+        if isinstance(result, MotionFailure):
+            raise DataError(result.reason)
+        sheet = contact_sheet(extractor.cache.folder(sample), motion.pose.min_confidence)
+    try:
+        sheet.save(out)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the picture cannot be written: {error}", where=str(out), cure="name a .png file") from error
+    return _headline(result.record)

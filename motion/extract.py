@@ -47,12 +47,30 @@ class KeyFrames:
 
 
 @dataclass(frozen=True, slots=True)
+class Extracted:
+    """A clip whose overlays are in the cache."""
+
+    sample: Sample
+    folder: Path
+    record: MotionRecord
+    found: bool = False  # it was there before
+
+    @property
+    def overlays(self) -> list[Path]:
+        """The overlays in the order of time."""
+        return picture_paths(self.folder, self.record)
+
+
+@dataclass(frozen=True, slots=True)
 class MotionFailure:
     """A clip that gave no overlays, and why."""
 
     sample: Sample
     error: str  # class name
     reason: str
+
+
+MotionResult = Extracted | MotionFailure
 
 
 def video_settings(extract: ExtractSection) -> VideoSection:
@@ -124,15 +142,15 @@ class MotionExtractor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def extract(self, samples: Sequence[Sample]) -> list[MotionRecord | MotionFailure]:
-        """Records of clips in order, from the cache where they are there; the others are fitted together."""
-        results: dict[int, MotionRecord | MotionFailure] = {}
+    def extract(self, samples: Sequence[Sample]) -> list[MotionResult]:
+        """One result a clip, in order: from the cache where it is there; the others are fitted together."""
+        results: dict[int, MotionResult] = {}
         seen: dict[int, KeyFrames] = {}
         for number, sample in enumerate(samples):
             try:
                 record = self.cache.find(sample)
                 if record is not None:
-                    results[number] = record
+                    results[number] = Extracted(sample, self.cache.folder(sample), record, found=True)
                 else:
                     seen[number] = self.key_frames(sample)
             except OwlcapError as error:
@@ -219,7 +237,7 @@ class MotionExtractor:
                 pictures = draw_bodies(clip.frames, self._body, vertices, drawn, camera, self.motion.overlay)
             yield _Drawn(pictures, body, drawn, fit.error_px[rows])
 
-    def _keep(self, sample: Sample, clip: KeyFrames, drawn: _Drawn) -> MotionRecord:
+    def _keep(self, sample: Sample, clip: KeyFrames, drawn: _Drawn) -> Extracted:
         track = clip.track
         record = MotionRecord(
             video=sample.video,
@@ -254,8 +272,7 @@ class MotionExtractor:
             )
             write_record(folder, record)
 
-        self.cache.keep(sample, fill)
-        return record
+        return Extracted(sample, self.cache.keep(sample, fill), record)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ owlcap
 ├── judge-check     how good the configured judge is
 ├── cache           the judges' replies that are kept on this machine
 ├── model           a motion merger for a checkpoint
+├── motion          key frames of videos with a body drawn over the person
 ├── export          a Hugging Face folder, checked in transformers and vLLM
 ├── caption         one video
 ├── demo            all of the above on toy videos
@@ -27,7 +28,7 @@ from typing import Annotated
 
 import typer
 
-from owlcap.cli import cache, data, evaluate, judge, model, report, rewards, serve_rewards, training, whole
+from owlcap.cli import cache, data, evaluate, judge, model, motion, report, rewards, serve_rewards, training, whole
 from owlcap.cli.console import show_error
 from owlcap.errors import OwlcapError
 
@@ -77,6 +78,7 @@ app.command("judge-check")(judge.judge_check)
 app.command("serve-rewards")(serve_rewards.serve_rewards)
 app.add_typer(cache.app, name="cache")
 app.add_typer(model.app, name="model")
+app.add_typer(motion.app, name="motion")
 app.command("export")(model.export)
 app.command("caption")(model.caption)
 app.command("demo")(whole.demo)

@@ -1,0 +1,146 @@
+"""Overlays of whole data sets: a Ray Data pipeline of motion actors, and the data file that names what they made."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+from ray.exceptions import RayError, RayTaskError, UserCodeException
+
+from motion.actor import MotionActor, plug_ins
+from motion.extract import Extracted, MotionFailure, MotionResult
+from owlcap.config_motion import MotionSection
+from owlcap.data.rows import write_rows
+from owlcap.errors import DataError, OwlcapError, PlacementError
+from owlcap.types import Sample
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractReport:
+    """What became of a data set's clips; rows that share a clip are one."""
+
+    results: dict[str, MotionResult]  # by sample id
+
+    @property
+    def failures(self) -> list[MotionFailure]:
+        """Of each clip that failed, once."""
+        return list({id(r): r for r in self.results.values() if isinstance(r, MotionFailure)}.values())
+
+    def summary(self) -> list[str]:
+        """Lines for the terminal: clips, key frames, people, failures by kind."""
+        clips = list({id(r): r for r in self.results.values()}.values())
+        done = [clip for clip in clips if isinstance(clip, Extracted)]
+        drawn = sum(sum(clip.record.drawn) for clip in done)
+        frames = sum(len(clip.record.frame_indices) for clip in done)
+        several = sum(clip.record.most_people > 1 for clip in done)
+        lines = [
+            f"{len(done)} of {len(clips)} clips have overlays ({sum(clip.found for clip in done)} had them before)",
+            f"{frames} key frames, {drawn} with a body drawn in; {several} clips show several people",
+        ]
+        kinds = Counter(failure.error for failure in self.failures)
+        if kinds:
+            lines.append(f"{sum(kinds.values())} failed: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}")
+        return lines
+
+
+def extract_data(samples: Sequence[Sample], motion: MotionSection, progress: Progress | None = None) -> ExtractReport:
+    """Put the overlays of all clips into the cache, with `extract.num_actors` actors; Ray must be running.
+
+    What is in the cache already is not made again, so that a run that was stopped goes on.
+
+    Raises:
+        PlacementError: the cluster cannot hold one actor.
+        OwlcapError: of the settings or of model files, from the actors' start.
+    """
+    clips: dict[tuple[str, float | None, float | None], list[Sample]] = {}
+    for sample in samples:
+        clips.setdefault((sample.video, sample.start_s, sample.end_s), []).append(sample)
+    rows = [replace(group[0], caption="", reference="", facts=(), questions=()) for group in clips.values()]
+    _check_place(motion)
+    results: dict[str, MotionResult] = {}
+    for done, result in enumerate(_pipeline(rows, motion), start=1):
+        sample = result.sample
+        for other in clips[sample.video, sample.start_s, sample.end_s]:
+            results[other.id] = result
+        if progress is not None:
+            progress(done, len(rows))
+    return ExtractReport({sample.id: results[sample.id] for sample in samples})
+
+
+def _pipeline(rows: list[Sample], motion: MotionSection) -> Iterator[MotionResult]:
+    """Results as they get done."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # the driver shows its own
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    at_once = motion.extract.clips_at_once
+    blocks = max(1, -(-len(rows) // at_once))
+
+    items = [{"sample": pickle.dumps(row)} for row in rows]
+    results = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
+        MotionActor,  # type: ignore[arg-type]
+        fn_constructor_args=(motion, plug_ins(motion)),
+        batch_size=at_once,
+        compute=ray.data.ActorPoolStrategy(size=min(motion.extract.num_actors, blocks)),
+        num_cpus=motion.extract.cpus_per_actor,
+        num_gpus=motion.extract.gpus_per_actor,
+    )
+    try:
+        for row in results.iter_rows():
+            yield pickle.loads(row["result"])
+    except (UserCodeException, RayTaskError, RayError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OwlcapError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        raise cause or error from None
+
+
+def _check_place(motion: MotionSection) -> None:
+    """Ray Data waits without end for resources that nobody has."""
+    settings, total = motion.extract, ray.cluster_resources()
+    for key, each in (("CPU", settings.cpus_per_actor), ("GPU", settings.gpus_per_actor)):
+        wanted = each * settings.num_actors
+        if wanted > total.get(key, 0):
+            raise PlacementError(
+                f"{settings.num_actors} motion actors need {wanted:g} {key}",
+                where="motion.extract.num_actors and its cpus_per_actor, gpus_per_actor",
+                allowed=f"what the cluster has: {total.get(key, 0):g} {key}",
+                cure="lower them, or add nodes",
+            )
+
+
+def write_with_overlays(data: Path, report: ExtractReport, samples: Iterable[Sample], out: Path) -> None:
+    """Copy a data file with the key `overlays` in each row that has them; relative paths of videos become absolute.
+
+    Raises:
+        DataError: a file cannot be read or written.
+    """
+    try:
+        lines = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise DataError(f"the data file cannot be read: {error.strerror}", where=str(data)) from error
+    rows: list[Any] = []
+    for row, sample in zip(lines, samples, strict=True):
+        result = report.results[sample.id]
+        made = [str(path) for path in result.overlays] if isinstance(result, Extracted) else []
+        row = {**row, "videos": [str(Path(sample.video).absolute())]}
+        row.pop("overlays", None)
+        rows.append({**row, "overlays": made} if made else row)
+    write_rows(out, rows)
+
+
+def write_failures(report: ExtractReport, path: Path) -> None:
+    """Write the clips that failed as JSONL: id, video, error, reason."""
+    rows: list[Any] = [
+        {"id": f.sample.id, "video": f.sample.video, "error": f.error, "reason": f.reason} for f in report.failures
+    ]
+    write_rows(path, rows)

@@ -1,0 +1,87 @@
+"""`owlcap motion`: key frames of videos with a body drawn over the person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from owlcap.cli.console import check_out, progress_bar, say
+
+if TYPE_CHECKING:
+    from motion.dataset import ExtractReport
+
+app = typer.Typer(help="Key frames with a body drawn over the person (the motion pathway).", no_args_is_help=True)
+SHOWN_FAILURES = 10
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Motion settings that win over the file.", show_default=False),
+]
+Config = Annotated[
+    str | None, typer.Option(help="A run's configuration or a YAML with motion settings; without it the defaults.")
+]
+
+
+@app.command("extract")
+def extract(
+    data: Annotated[Path, typer.Argument(help="A data file (JSONL).", show_default=False)],
+    overrides: Overrides = None,
+    config: Config = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the data file with its overlays here; without it DATA.motion.jsonl.")
+    ] = None,
+) -> None:
+    """Find poses in every clip of a data set, choose key frames and draw the body on them.
+
+    What was done before is found in the cache. Exit code 1: some clips failed; they are listed, and in
+    OUT.failures.jsonl.
+    """
+    from owlcap.config import ClusterSection
+    from owlcap.config_io import load_motion
+    from owlcap.data.rows import read_rows
+
+    target = out or data.with_suffix(".motion.jsonl")
+    check_out(target)
+    motion = load_motion(config, overrides or ())
+    samples = read_rows(data)
+    from motion.dataset import extract_data, write_failures, write_with_overlays
+    from owlcap.training.cluster import start_ray
+
+    with start_ray(ClusterSection()), progress_bar("extracting") as progress:
+        report = extract_data(samples, motion, progress)
+    write_with_overlays(data, report, samples, target)
+    for line in report.summary():
+        say(line)
+    say(f"data with overlays: {target}")
+    if report.failures:
+        listed = target.with_suffix(".failures.jsonl")
+        write_failures(report, listed)
+        _say_failures(report, listed)
+        raise typer.Exit(1)
+
+
+@app.command("show")
+def show(
+    video: Annotated[Path, typer.Argument(help="A video file.", show_default=False)],
+    overrides: Overrides = None,
+    config: Config = None,
+    out: Annotated[Path | None, typer.Option(help="The picture to write; without it VIDEO.motion.png here.")] = None,
+) -> None:
+    """Write one picture of what the motion pathway makes of a video: key frames, key points, overlays."""
+    from owlcap.config_io import load_motion
+
+    target = out or Path(f"{video.stem}.motion.png")
+    check_out(target)
+    motion = load_motion(config, overrides or ())
+    from motion.contact_sheet import show_video
+
+    say(f"{show_video(video, motion, target)}\npicture: {target}")
+
+
+def _say_failures(report: ExtractReport, listed: Path) -> None:
+    for failure in report.failures[:SHOWN_FAILURES]:
+        say(f"  {failure.sample.id}: {failure.reason.splitlines()[0]}")
+    if len(report.failures) > SHOWN_FAILURES:
+        say(f"  and {len(report.failures) - SHOWN_FAILURES} more")
+    say(f"failures: {listed}")
