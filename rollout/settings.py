@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from owlcap.config import MotionSection, RlRun, RolloutSection, VideoSection
 from owlcap.errors import ConfigError
@@ -26,6 +27,7 @@ class RolloutEngineSettings:
     device: Literal["cpu", "cuda"] = "cpu"
     tensor_parallel: int = 1  # GPUs of one engine
     nccl_transfer: bool = False  # weights come through vLLM's weight-transfer API: see rollout.transfer
+    can_sleep: bool = False  # its GPU is lent to a learner rank while that trains
     max_prompt_tokens: int = 8192
     threads: int = 1  # OMP threads of a CPU engine
     seed: int = 0  # of requests that bring no seed of their own
@@ -50,6 +52,7 @@ class RolloutEngineSettings:
             dtype=run.model.dtype,
             device="cuda" if run.cluster.gpus_per_rollout else "cpu",
             tensor_parallel=run.cluster.tensor_parallel,
+            can_sleep=run.cluster.colocate,
             nccl_transfer=run.cluster.settled(run.pipeline.mode).weight_transfer == "nccl",
             max_prompt_tokens=run.data.max_prompt_tokens,
             threads=run.cluster.threads_per_actor,
@@ -80,3 +83,11 @@ class EngineCounters:
     num_failures: int = 0
     num_tokens: int = 0  # sampled
     generate_s: float = 0.0  # wall time with requests in the engine
+
+
+def media_limits(motion: MotionSection) -> dict[str, Any]:
+    """vLLM's `limit_mm_per_prompt`: one video, and with the motion pathway its overlays of at most the largest size."""
+    if not motion.enabled:
+        return {"image": 0, "video": 1}
+    side = math.isqrt(motion.max_pixels)  # memory is measured with pictures of this size
+    return {"image": {"count": motion.max_overlays, "width": side, "height": side}, "video": 1}

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from owlcap.config import MotionSection
 from owlcap.errors import ModelError, RolloutError
 from owlcap.models.load import MOTION_ARCHITECTURE, check_motion
 from rollout import vllm_plugin
 from rollout.environment import engine_environment
-from rollout.settings import RolloutEngineSettings
+from rollout.settings import RolloutEngineSettings, media_limits
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -90,14 +88,6 @@ def _skip_model_inspection() -> None:
     registry.setLevel(level)
 
 
-def media_limits(motion: MotionSection) -> dict[str, Any]:
-    """vLLM's `limit_mm_per_prompt`: one video, and with the motion pathway its overlays of at most the largest size."""
-    if not motion.enabled:
-        return {"video": 1, "image": 0}
-    side = math.isqrt(motion.max_pixels)  # memory is measured with pictures of this size
-    return {"video": 1, "image": {"count": motion.max_overlays, "width": side, "height": side}}
-
-
 def _arguments(settings: RolloutEngineSettings) -> dict[str, Any]:
     """Keyword arguments of `vllm.LLM`."""
     rollout, on_cpu = settings.rollout, settings.device == "cpu"
@@ -119,6 +109,8 @@ def _arguments(settings: RolloutEngineSettings) -> dict[str, Any]:
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
     }
+    if settings.can_sleep:
+        arguments["enable_sleep_mode"] = True
     if settings.nccl_transfer:
         from vllm.config import WeightTransferConfig
 

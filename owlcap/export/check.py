@@ -67,7 +67,7 @@ def check_folder(folder: Path, source: Path, dtype: Dtype, sample: Sample, setti
     """
     from owlcap.data.video import VideoLoader
 
-    with VideoLoader(settings.video) as loader:
+    with VideoLoader(settings.video, settings.motion) as loader:
         clip = loader.load(sample)
     engine = engine_settings(folder, settings, dtype=dtype)
     greedy, drawn = _requests(sample, min(MAX_NEW_TOKENS, engine.rollout.max_new_tokens))

@@ -21,7 +21,7 @@ from owlcap.export.card import HERE, render_card
 from owlcap.export.check import CheckFigures, check_folder
 from owlcap.export.checkpoint import consolidate
 from owlcap.export.probe import probe_sample
-from owlcap.export.serve import VIDEO_URL, chat_request, serve_arguments, serve_line, server_arguments
+from owlcap.export.serve import OVERLAY_URL, VIDEO_URL, chat_request, serve_arguments, serve_line, server_arguments
 from owlcap.export.source import ExportSource, find_source
 from owlcap.inference.engine import Dtype, engine_settings, read_model_config, stored_dtype
 from owlcap.inference.settings import PolicySettings, write_settings
@@ -47,7 +47,8 @@ class ExportReport:
     @property
     def request(self) -> dict[str, Any]:
         """An example request to the server."""
-        return chat_request(self.settings, self.settings.name or self.folder.name, VIDEO_URL)
+        overlays = (OVERLAY_URL,) if self.settings.motion.enabled else ()  # one a key frame
+        return chat_request(self.settings, self.settings.name or self.folder.name, VIDEO_URL, overlays)
 
     def text(self) -> str:
         """What the command line shows."""
@@ -102,7 +103,7 @@ def export(
         raise ExportError("the folder to write exists already", where=str(out), cure="choose another, or remove it")
     known = found.settings or PolicySettings()
     settings = PolicySettings(
-        video or known.video, prompt or known.prompt, known.max_new_tokens, name or known.name or out.name
+        video or known.video, prompt or known.prompt, known.max_new_tokens, name or known.name or out.name, known.motion
     )
     staging = _make_staging(out)
     try:
@@ -155,7 +156,7 @@ def _write_policy(model: Path, folder: Path, settings: PolicySettings, dtype: Dt
     policy = load_policy(ModelSection(path=str(model), dtype=dtype, gradient_checkpointing=False))
     policy.config.use_cache = True  # off for training only
     try:
-        save_policy(policy, load_processor(model, settings.video), folder)
+        save_policy(policy, load_processor(model, settings.video, settings.motion), folder)
         write_settings(folder, settings)
     except CheckpointError as error:
         raise _not_writable(folder, error.what) from error

@@ -15,7 +15,7 @@ from owlcap.config import VideoSection
 from owlcap.data.prompts import message_parts
 from owlcap.inference.engine import engine_settings
 from owlcap.inference.settings import PolicySettings, find_settings
-from rollout.settings import RolloutEngineSettings
+from rollout.settings import RolloutEngineSettings, media_limits
 
 
 def serve_arguments(folder: Path) -> list[str]:
@@ -35,7 +35,7 @@ def server_arguments(folder: str, engine: RolloutEngineSettings, *, name: str, p
     arguments = [*start, folder, "--served-model-name", name]
     arguments += ["--dtype", "float32" if engine.dtype == "fp32" else "bfloat16"]
     arguments += ["--max-model-len", str(engine.rollout.max_model_len)]
-    arguments += ["--limit-mm-per-prompt", _json({"image": 0, "video": 1})]
+    arguments += ["--limit-mm-per-prompt", _json(media_limits(engine.motion))]
     arguments += ["--media-io-kwargs", _json({"video": video_sampling(engine.video)})]
     if on_cpu:  # without a stated cache vLLM would take most of the machine's memory
         cache_bytes = int((engine.rollout.kv_cache_gib or 1) * 2**30)
@@ -49,15 +49,20 @@ def serve_line(arguments: Sequence[str]) -> str:
 
 
 VIDEO_URL = "data:video/mp4;base64,..."  # in an example request
+OVERLAY_URL = "data:image/png;base64,..."
 
 
-def chat_request(settings: PolicySettings, name: str, video_url: str) -> dict[str, Any]:
+def chat_request(
+    settings: PolicySettings, name: str, video_url: str, overlay_urls: Sequence[str] = ()
+) -> dict[str, Any]:
     """The body that asks a served policy for a video's caption, its parts in the order it was trained on.
 
     Args:
         video_url: an address that the server may fetch, or "data:video/mp4;base64,...".
+        overlay_urls: the same for each overlay, in order of time.
     """
-    content = message_parts(settings.prompt, {"type": "video_url", "video_url": {"url": video_url}})
+    overlays = [{"type": "image_url", "image_url": {"url": url}} for url in overlay_urls]
+    content = message_parts(settings.prompt, {"type": "video_url", "video_url": {"url": video_url}}, overlays)
     messages = [{"role": "user", "content": content}]
     return {"model": name, "messages": messages, "temperature": 0, "max_tokens": settings.max_new_tokens}
 

@@ -58,6 +58,7 @@ def engine_settings(
     return RolloutEngineSettings(
         model=str(folder),
         video=settings.video,
+        motion=settings.motion,
         rollout=rollout,
         dtype=dtype,
         device="cpu" if on_cpu else "cuda",

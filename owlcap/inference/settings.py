@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from owlcap.config import RlRun, Run, SftRun, VideoSection
+from owlcap.config import MotionSection, RlRun, Run, SftRun, VideoSection
 from owlcap.errors import ConfigError
 
 SETTINGS_FILE = "owlcap.json"
@@ -28,6 +28,7 @@ class PolicySettings:
     prompt: str = DEFAULT_PROMPT
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
     name: str | None = None  # None: its folder's
+    motion: MotionSection = field(default_factory=MotionSection)
 
 
 def write_settings(folder: Path, settings: PolicySettings) -> None:
@@ -37,6 +38,7 @@ def write_settings(folder: Path, settings: PolicySettings) -> None:
         "prompt": settings.prompt,
         "max_new_tokens": settings.max_new_tokens,
         "name": settings.name,
+        "motion": settings.motion.model_dump(mode="json"),
     }
     (folder / SETTINGS_FILE).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -57,6 +59,7 @@ def find_settings(folder: str | Path) -> PolicySettings | None:
             str(values["prompt"]),
             int(values["max_new_tokens"]),
             values["name"],
+            MotionSection.model_validate(values.get("motion", {})),  # folders of earlier versions have none
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
@@ -90,7 +93,8 @@ def read_run_config(run: Path) -> RlRun | SftRun:
 def settings_of_run(config: Run) -> PolicySettings:
     """Settings of the policy that a run trained; the prompt is its data's where the config has none."""
     max_new_tokens = config.rollout.max_new_tokens if isinstance(config, RlRun) else DEFAULT_MAX_NEW_TOKENS
-    return PolicySettings(config.video, config.data.prompt or _first_prompt(config), max_new_tokens)
+    prompt = config.data.prompt or _first_prompt(config)
+    return PolicySettings(config.video, prompt, max_new_tokens, motion=config.motion)
 
 
 def _first_prompt(config: Run) -> str:

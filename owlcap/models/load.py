@@ -131,11 +131,13 @@ def check_motion(path: str | Path, motion: MotionSection) -> None:
         )
 
 
-def load_processor(path: str | Path, video: VideoSection | None = None) -> Qwen2_5_VLProcessor:
+def load_processor(
+    path: str | Path, video: VideoSection | None = None, motion: MotionSection | None = None
+) -> Qwen2_5_VLProcessor:
     """Load the processor of a checkpoint.
 
-    With `video`, its frame rate, frame counts and pixel bounds become the processor's own, so that a folder saved
-    with it is served with the settings it was trained with.
+    With `video`, its frame rate, frame counts and pixel bounds become the processor's own, and with `motion` (where
+    it is on) the bounds of overlays, so that a folder saved with it is served with the settings it was trained with.
 
     Raises:
         ModelError: no processor of this kind, or no chat template.
@@ -172,6 +174,8 @@ def load_processor(path: str | Path, video: VideoSection | None = None) -> Qwen2
         settings = processor.video_processor
         settings.size = SizeDict(shortest_edge=video.min_pixels, longest_edge=video.max_pixels)
         settings.fps, settings.min_frames, settings.max_frames = video.fps, video.min_frames, video.max_frames
+    if motion is not None and motion.enabled:
+        processor.image_processor.size = SizeDict(shortest_edge=motion.min_pixels, longest_edge=motion.max_pixels)
     return processor
 
 

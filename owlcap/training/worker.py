@@ -102,7 +102,7 @@ class TrainingWorker(Worker):
         """The policy on this rank's device, not yet in DeepSpeed's hands, and its processor."""
         spec = self.spec
         seed_everything(spec.seed)
-        self.processor = load_processor(spec.model.path, spec.video)
+        self.processor = load_processor(spec.model.path, spec.video, spec.motion)
         check_motion(spec.model.path, spec.motion)
         # Without overlays nothing would teach the motion merger.
         model = spec.model.model_copy(update={} if spec.motion.enabled else {"freeze_motion_projector": True})

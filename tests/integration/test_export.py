@@ -16,24 +16,31 @@ from pathlib import Path
 import httpx
 import pytest
 
-from owlcap.config import VideoSection
+from owlcap.config import MotionSection, VideoSection
 from owlcap.errors import ExportError
 from owlcap.export import ExportReport, export
-from owlcap.export.probe import write_probe_clip
+from owlcap.export.probe import write_probe_clip, write_probe_overlay
 from owlcap.export.serve import chat_request
-from owlcap.inference.settings import PolicySettings, find_settings
+from owlcap.inference.settings import PolicySettings, find_settings, write_settings
+from owlcap.models.tiny import make_tiny_model
 from owlcap.types import Sample
+from tests.conftest import TEXTS
 
 pytestmark = pytest.mark.slow
 
 # All frames of the probe clip: then the server's sampling cannot differ from ours.
 VIDEO = VideoSection(fps=12, min_frames=2, max_frames=24, min_pixels=28 * 28, max_pixels=112 * 112)
+MOTION = MotionSection(enabled=True, max_overlays=4, min_pixels=28 * 28, max_pixels=112 * 112)
 PROMPT = "Describe the video."
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    return export(tiny_policy, tmp_path_factory.mktemp("export") / "owl", video=VIDEO, prompt=PROMPT)
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    """Of a policy with the motion pathway, which takes all that a plain one does, and overlays."""
+    folder = tmp_path_factory.mktemp("policy")
+    make_tiny_model(folder, TEXTS, seed=6, motion=True)  # whose captions with and without overlays differ
+    write_settings(folder, PolicySettings(VIDEO, PROMPT, motion=MOTION))
+    return export(folder, tmp_path_factory.mktemp("export") / "owl")
 
 
 def test_the_folder_reproduces_the_policy_in_transformers_and_in_vllm(exported: ExportReport) -> None:
@@ -49,7 +56,7 @@ def test_the_folder_is_complete_and_nothing_else_is_left(exported: ExportReport)
     assert names >= {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
     assert names >= {"processor_config.json", "chat_template.jinja", "owlcap.json", "README.md"}
     assert [path.name for path in exported.folder.parent.iterdir()] == ["owl"]
-    assert find_settings(exported.folder) == PolicySettings(VIDEO, PROMPT, name="owl")
+    assert find_settings(exported.folder) == PolicySettings(VIDEO, PROMPT, name="owl", motion=MOTION)
 
 
 def test_the_card_tells_the_checks_figures(exported: ExportReport) -> None:
@@ -96,12 +103,14 @@ def test_a_full_disk_leaves_nothing(tiny_policy: Path, tmp_path: Path, monkeypat
 
 
 def test_the_printed_line_serves_the_policys_own_caption(exported: ExportReport, tmp_path: Path) -> None:
-    clip = write_probe_clip(tmp_path / "probe.mp4")
+    clip, overlay = write_probe_clip(tmp_path / "probe.mp4"), write_probe_overlay(tmp_path / "probe.png")
     port = free_port()
     line = f"exec {exported.serve_line} --host 127.0.0.1 --port {port}"
     with server(line) as log:
-        reply = ask(port, exported.settings, "owl", clip)
+        reply = ask(port, exported.settings, "owl", clip, overlay)
+        alone = ask(port, exported.settings, "owl", clip)
     assert reply["choices"][0]["message"]["content"].strip() == exported.figures.caption, "".join(log[-30:])
+    assert alone["choices"][0]["message"]["content"].strip() != exported.figures.caption
 
 
 def free_port() -> int:
@@ -138,10 +147,13 @@ def server(line: str) -> Iterator[list[str]]:
             process.wait()
 
 
-def ask(port: int, settings: PolicySettings, name: str, clip: Path) -> dict:
-    """The server's greedy answer to one chat request with the clip's bytes in it."""
-    url = "data:video/mp4;base64," + base64.b64encode(clip.read_bytes()).decode()
-    body = chat_request(settings, name, url) | {"max_tokens": 32}
+def ask(port: int, settings: PolicySettings, name: str, clip: Path, *overlays: Path) -> dict:
+    """The server's greedy answer to one chat request with the bytes of the clip and its overlays in it."""
+    url, *pictures = (
+        f"data:{kind};base64," + base64.b64encode(path.read_bytes()).decode()
+        for path, kind in [(clip, "video/mp4"), *((path, "image/png") for path in overlays)]
+    )
+    body = chat_request(settings, name, url, pictures) | {"max_tokens": 32}
     # The server says that it is ready a moment before its port listens.
     with httpx.Client(transport=httpx.HTTPTransport(retries=6), timeout=300) as client:
         reply = client.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from owlcap.config import SftRun, VideoSection
+from owlcap.config import MotionSection, SftRun, VideoSection
+from owlcap.data.overlays import load_overlays
 from owlcap.data.video import decode
 from owlcap.export.probe import NUM_FRAMES, SIDE, probe_sample, write_probe_clip
 from owlcap.inference.settings import PolicySettings
@@ -41,6 +42,15 @@ def test_a_synthetic_clip_with_the_policys_question_where_the_data_is_gone(tmp_p
     clip = decode(sample.video, VideoSection(fps=12, min_pixels=784))
     assert clip.frames.shape == (NUM_FRAMES, SIDE, SIDE, 3)
     assert len({frame.tobytes() for frame in clip.frames}) == NUM_FRAMES  # every frame moves
+
+
+def test_the_motion_pathway_wants_a_clip_with_overlays(tmp_path: Path, toy_clips: tuple[Path, ...]) -> None:
+    write_row(tmp_path / "train.jsonl", "train", toy_clips[0])
+    settings = PolicySettings(motion=MotionSection(enabled=True))
+    sample = probe_sample(run_on(tmp_path), settings, tmp_path)
+    assert sample.id == "probe"
+    (overlay,) = load_overlays(sample, settings.motion)
+    assert overlay.shape == (SIDE, SIDE, 3)
 
 
 def test_the_synthetic_clip_is_the_same_every_time(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
-from owlcap.config import RolloutSection, VideoSection
-from owlcap.export.serve import serve_arguments, serve_line, server_arguments
+from owlcap.config import MotionSection, RolloutSection, VideoSection
+from owlcap.export.serve import chat_request, serve_arguments, serve_line, server_arguments
 from owlcap.inference.settings import PolicySettings, write_settings
 from rollout.settings import RolloutEngineSettings
 
@@ -43,6 +44,22 @@ def test_the_gpu_build_is_started_by_vllm_serve() -> None:
 def test_videos_are_sampled_with_the_policys_own_settings() -> None:
     video = json.loads(option(server_arguments("out", CPU, name="owl"), "--media-io-kwargs"))["video"]
     assert video == {"video_backend": "qwen2_vl", "fps": 6.0, "min_frames": 2, "max_frames": 12}
+
+
+def test_overlays_are_allowed_where_the_policy_takes_them() -> None:
+    motion = MotionSection(enabled=True, max_overlays=4, max_pixels=112 * 112)
+    limits = option(server_arguments("out", replace(CPU, motion=motion), name="owl"), "--limit-mm-per-prompt")
+    assert json.loads(limits) == {"image": {"count": 4, "width": 112, "height": 112}, "video": 1}
+    assert json.loads(option(server_arguments("out", CPU, name="owl"), "--limit-mm-per-prompt")) == {
+        "image": 0,
+        "video": 1,
+    }
+
+
+def test_a_request_shows_overlays_before_the_video() -> None:
+    (message,) = chat_request(PolicySettings(prompt="What?"), "owl", "VIDEO", ["FIRST", "SECOND"])["messages"]
+    assert [part["type"] for part in message["content"]] == ["text", "image_url", "image_url", "video_url"]
+    assert [part["image_url"]["url"] for part in message["content"][1:3]] == ["FIRST", "SECOND"]
 
 
 def test_a_shell_splits_the_line_into_the_arguments() -> None:

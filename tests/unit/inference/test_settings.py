@@ -47,6 +47,18 @@ def test_settings_read_back_as_they_were_written(tmp_path: Path) -> None:
     assert find_settings(tmp_path) == settings
 
 
+def test_the_motion_pathway_is_among_them_and_off_in_folders_written_before_it(tmp_path: Path) -> None:
+    motion = MotionSection(enabled=True, max_overlays=3)
+    write_settings(tmp_path, PolicySettings(motion=motion))
+    found = find_settings(tmp_path)
+    assert found is not None
+    assert found.motion == motion
+    values = json.loads((tmp_path / "owlcap.json").read_text())
+    del values["motion"]
+    (tmp_path / "owlcap.json").write_text(json.dumps(values))
+    assert find_settings(tmp_path) == PolicySettings()
+
+
 def test_a_folder_without_settings_and_run_has_none(tmp_path: Path) -> None:
     assert find_settings(tmp_path) is None
 
