@@ -35,7 +35,9 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml tools/torchvision_cpu.py
 demo: setup
 	$(BIN)/owlcap demo $(if $(OUT),--out "$(OUT)") $(if $(filter-out 0,$(FAST)),--fast) $(if $(SEED),--seed $(SEED))
 
+# Tests that look at pages need a Chromium; where none is there and none can be fetched, they say so and are skipped.
 test: setup
+	@$(BIN)/python tools/fetch_chromium.py || true
 	$(BIN)/python -m pytest
 
 check: setup

@@ -138,7 +138,7 @@ def _groups(
 
 def _steps(contents: RunContents, options: ReportOptions, problems: list[str]) -> tuple[int, ...]:
     there = contents.rollout_steps
-    if not there:
+    if not there and contents.config.get("kind") != "sft":
         problems.append("rollouts/ has no captions: only figures are shown")
     if options.steps is None:
         return spread_out(there, options.num_steps)
