@@ -142,7 +142,7 @@ class LearnerWorker(TrainingWorker):
         """Leave the GPU's memory to an engine, as far as DeepSpeed can; `wake` must come before anything else."""
         self.engine.offload()
         if self.reference is not None:
-            self.reference.to("cpu")
+            nn.Module.to(self.reference, "cpu")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -151,7 +151,7 @@ class LearnerWorker(TrainingWorker):
         """Take the memory back."""
         self.engine.reload()
         if self.reference is not None:
-            self.reference.to(self.engine.device)
+            nn.Module.to(self.reference, self.engine.device)
 
     def _load_reference(self) -> Qwen2_5_VLForConditionalGeneration:
         from owlcap.models.load import load_policy
