@@ -185,8 +185,8 @@ class TrainingEngine:
     def offload(self) -> None:
         """Move to the CPU's memory what DeepSpeed can; nothing may be called until `reload`.
 
-        At ZeRO-3 it cannot move fp32 weights and optimizer state (deepspeed.offload_optimizer keeps them there for good),
-        without ZeRO nothing, and with offload_params nothing is left to move.
+        At ZeRO-3 it cannot move fp32 weights and optimizer state (deepspeed.offload_optimizer keeps them there for
+        good), without ZeRO nothing, and with offload_params nothing is left to move.
         """
         if not self._moves_states:
             return
