@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from owlcap.config import RlRun, SftRun, VideoSection
+from owlcap.config import MotionSection, RlRun, SftRun, VideoSection
 from owlcap.errors import ConfigError
 from owlcap.inference.settings import (
     DEFAULT_MAX_NEW_TOKENS,
