@@ -26,7 +26,7 @@ from owlcap.metrics import MetricsWriter
 from owlcap.models.load import check_motion
 from owlcap.runs import RunDir
 from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore, DataCursor, check_layout, load_meta
-from owlcap.training.cluster import start_ray
+from owlcap.training.cluster import shared_bundles, start_ray
 from owlcap.training.group import LearnerLostError
 from owlcap.training.interrupt import Interrupted, StopSignals, ends_on_signals, interruption
 from owlcap.training.progress import progress
@@ -46,6 +46,7 @@ from rl.pipeline import Pipeline
 from rl.placement import evaluates_at, joined_cluster, plan
 from rl.state import PromptOrder, TrainerState, load_state, num_steps, save_state
 from rl.step import StepBatch, assemble, write_rows
+from rl.turns import Turns
 from rollout.pool import RolloutPool
 from rollout.settings import RolloutEngineSettings
 
@@ -111,13 +112,21 @@ def _check_resumable(cfg: RlRun, run: RunDir) -> None:
 @contextmanager
 def start_actors(cfg: RlRun, steps: int) -> Iterator[Actors]:
     """Learner, engines and reward actors, loading side by side; all are ended at the end."""
+    settings = RolloutEngineSettings.from_run(cfg)
     with ExitStack() as stack:
         engine_thread = stack.enter_context(EngineThread())
-        learner = LearnerClient.from_run(cfg, steps)
-        stack.callback(learner.close)
+        if cfg.cluster.colocate:  # engines first: vLLM measures what is free, and the learner must find their memory so
+            shared = stack.enter_context(shared_bundles(cfg.cluster))
+            pool = stack.enter_context(RolloutPool(settings, cfg.cluster, shared=shared))
+            pool.sleep()
+            learner = LearnerClient.from_run(cfg, steps, shared)
+            stack.callback(learner.close)
+        else:
+            learner = LearnerClient.from_run(cfg, steps)
+            stack.callback(learner.close)
+            pool = stack.enter_context(RolloutPool(settings, cfg.cluster))
         rewards = RewardPool(cfg.rewards, cfg.cluster)
         stack.callback(rewards.close)
-        pool = stack.enter_context(RolloutPool(RolloutEngineSettings.from_run(cfg), cfg.cluster))
         report = learner.wait_started()
         rewards.wait_ready()
         rewards.check()
@@ -150,6 +159,7 @@ class _Trainer:
         self.last_step = num_steps(cfg, order.steps_per_epoch)
         self.store = CheckpointStore(run.checkpoints, cfg.checkpoint.keep)
         self.pipeline = Pipeline(cfg, actors.engine_thread, actors.pool, actors.rewards, samples, order, self.last_step)
+        self.turns = Turns(actors.learner, actors.pool, self.pipeline.run, shared=cfg.cluster.colocate)
         self.state = TrainerState()
         self.saved_step = 0  # a checkpoint of step 0 would hold nothing that model.path does not
         self.stop = stop
@@ -194,6 +204,7 @@ class _Trainer:
                     self._rebuild_learner(lost)
                     metrics.rewind(self.state.step)
                 self._train(metrics)
+                self.turns.end()
                 self.actors.learner.export(self.run_dir.model)
                 logger.info("policy written to %s", self.run_dir.model)
                 return self.run_dir.model
@@ -217,6 +228,7 @@ class _Trainer:
         """One step: the figures that were logged."""
         started = time.perf_counter()
         step = self.state.step + 1
+        self._wake_engines()
         taken = self.pipeline.take(step, self.state.cursor)
         collected = taken.collected
         batch = assemble(
@@ -264,6 +276,7 @@ class _Trainer:
 
     def _update(self, batch: StepBatch) -> dict[str, float]:
         started = time.perf_counter()
+        self.turns.to_learner()
         self.learner_is_whole = False
         stats = self.actors.learner.update(batch.groups, batch.num_prompt_tokens)
         self.learner_is_whole = True
@@ -272,9 +285,16 @@ class _Trainer:
     def _sync(self) -> dict[str, float]:
         """Send the present weights on their way to the engines."""
         started = time.perf_counter()
-        sync = self.pipeline.sync(self.actors.learner.weights(), self.state.policy_version)
+        weights = self.actors.learner.weights()
+        self.turns.to_engines()
+        sync = self.pipeline.sync(weights, self.state.policy_version)
         figures = sync_figures(sync) if sync is not None else {}
         return figures | {"seconds/sync": time.perf_counter() - started}
+
+    def _wake_engines(self) -> None:
+        """Make sure that the engines hold the present weights and not the learner their GPUs."""
+        if self.turns.is_learners:
+            self._sync()
 
     def _advance(self, batch: StepBatch, cursor: DataCursor, monitors: MonitorState) -> None:
         state = self.state
@@ -292,6 +312,7 @@ class _Trainer:
         step = self.state.step
         if not evaluates_at(self.cfg, step, self.last_step) or self.run_dir.evaluation_file(step).exists():
             return
+        self._wake_engines()
         actors = self.actors
         report = self.pipeline.run(lambda: self.evaluator.run(actors.pool, actors.rewards, self.run_dir, metrics, step))
         figures = report.scalars()
@@ -320,6 +341,7 @@ class _Trainer:
             learner.save(folder)
             save_state(state, folder)
 
+        self.turns.to_learner()
         self.learner_is_whole = False  # ranks of which one could not write its part are out of step
         self.store.write(meta, write)
         self.learner_is_whole = True
@@ -328,6 +350,7 @@ class _Trainer:
     def _save_before_leaving(self) -> None:
         """Write a checkpoint if the learner is between two updates and this step has none yet."""
         if self.learner_is_whole and self.state.step != self.saved_step:
+            self.turns.end()
             self._save()
 
     def _restore(self) -> None:
@@ -348,6 +371,7 @@ class _Trainer:
         limit = self.cfg.cluster.max_learner_restarts
         logger.warning("the learner starts again (%d of %d): %s", self.num_learner_restarts, limit, error)
         self.pipeline.restart()
+        self.turns.to_new_learner()
         self.actors.learner.restart()
         self.state, self.saved_step = TrainerState(), 0
         self._restore()
