@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from owlcap.config import ClusterSection, RlRun
 from owlcap.training.buckets import WeightBucket, WeightDigest
@@ -19,6 +20,9 @@ from rl.stats import LearnerStats, merge
 from rl.weight_sync import DirectWeights, WeightBuckets
 from rollout.transfer import EngineActors
 
+if TYPE_CHECKING:
+    from ray.util.placement_group import PlacementGroup
+
 UPDATE_DEADLINE_S = 3600.0  # of one step's update, and of gathering or writing the whole state
 
 
@@ -29,14 +33,24 @@ class LearnerClient:
         PlacementError: the cluster cannot place the ranks in time.
     """
 
-    def __init__(self, spec: TrainingSpec, learning: LearningSpec, cluster: ClusterSection) -> None:
-        self._spec, self._learning, self._cluster = spec, learning, cluster
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        learning: LearningSpec,
+        cluster: ClusterSection,
+        shared: PlacementGroup | None = None,
+    ) -> None:
+        self._spec, self._learning, self._cluster, self._shared = spec, learning, cluster, shared
         self._layout: Layout | None = None
         self._launch()
 
     @classmethod
-    def from_run(cls, cfg: RlRun, num_steps: int) -> LearnerClient:
-        """The learner that an RL run's configuration describes, for a run of `num_steps` steps."""
+    def from_run(cls, cfg: RlRun, num_steps: int, shared: PlacementGroup | None = None) -> LearnerClient:
+        """The learner that an RL run's configuration describes, for a run of `num_steps` steps.
+
+        Args:
+            shared: bundles whose GPUs the engines use too: see owlcap.training.cluster.
+        """
         algorithm = cfg.algorithm.settled(cfg.pipeline.mode)
         spec = TrainingSpec(
             model=cfg.model,
@@ -55,7 +69,7 @@ class LearnerClient:
             max_new_tokens=cfg.rollout.max_new_tokens,
             reference_model=cfg.reference_model or cfg.model.path,
         )
-        return cls(spec, learning, cfg.cluster.settled(cfg.pipeline.mode))
+        return cls(spec, learning, cfg.cluster.settled(cfg.pipeline.mode), shared)
 
     def wait_started(self) -> WorkerReport:
         """Wait for the models to be loaded; rank 0's report.
@@ -143,6 +157,14 @@ class LearnerClient:
         """Write the policy as a Hugging Face folder."""
         gather(self._group.export(str(folder)), UPDATE_DEADLINE_S, "exporting the policy")  # type: ignore[attr-defined]
 
+    def rest(self) -> None:
+        """Leave the GPUs' memory to the engines, as far as DeepSpeed can."""
+        gather(self._group.rest(), UPDATE_DEADLINE_S, "giving up GPU memory")  # type: ignore[attr-defined]
+
+    def wake(self) -> None:
+        """Take it back: before any other call but `close`."""
+        gather(self._group.wake(), UPDATE_DEADLINE_S, "taking back GPU memory")  # type: ignore[attr-defined]
+
     def close(self) -> None:
         """End all ranks."""
         stop_worker_group(self._group)
@@ -153,7 +175,7 @@ class LearnerClient:
         return gather(self._group.send_weights(engines, deadline_s), deadline_s, "sending the weights")[0]  # type: ignore[attr-defined]
 
     def _launch(self) -> None:
-        self._group = make_worker_group(LearnerWorker, (self._spec, self._learning), self._cluster)
+        self._group = make_worker_group(LearnerWorker, (self._spec, self._learning), self._cluster, shared=self._shared)
         self._starting = self._group.start()  # type: ignore[attr-defined]  # methods that verl binds from the class
 
 

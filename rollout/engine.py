@@ -83,6 +83,7 @@ class VllmEngine:
         self._deterministic = settings.device == "cpu"
         self._request_ids = itertools.count()
         self._version: int | None = 0
+        self._sleeps = False
         self._received: list[Received] = []  # by vLLM's workers, in a transfer that is not committed yet
         self._num_groups = self._num_failures = self._num_tokens = 0
         self._generate_s = 0.0
@@ -92,11 +93,12 @@ class VllmEngine:
         """Policy version of the weights in the engine; 0 is what was on disk.
 
         Raises:
-            RolloutError: the last load failed half-way.
+            RolloutError: the engine sleeps, or the last load failed half-way.
         """
         if self._version is None:
             raise RolloutError(
-                "the engine holds half-loaded weights", cure="load a complete set of weights, or restart the engine"
+                "the engine sleeps" if self._sleeps else "the engine holds half-loaded weights",
+                cure="load a complete set of weights, or restart the engine",
             )
         return self._version
 
@@ -163,12 +165,28 @@ class VllmEngine:
         """
         self._check_idle("weights cannot change while groups are being generated")
         self._version = None
+        if self._sleeps:
+            self._llm.wake_up(tags=["weights"])  # memory for them, nothing in it
         if self._settings.tensor_parallel > 1:  # other processes: the weights are sent, not fetched there
             buckets = list(buckets)
         missing = self._llm.collective_rpc(partial(reload_weights, buckets=buckets))
         check_all_loaded(missing, version)
+        if self._sleeps:  # only now, when no second copy of the weights is held any more
+            self._llm.wake_up(tags=["kv_cache"])
+            self._sleeps = False
         self._forget_computed()
         self._version = version
+
+    def sleep(self) -> None:
+        """Give the GPU's memory to others, weights and all; the next `load_weights` wakes the engine.
+
+        Raises:
+            RolloutError: groups are being generated.
+        """
+        self._check_idle("an engine that generates cannot sleep")
+        self._version = None
+        self._llm.sleep(level=2)
+        self._sleeps = True
 
     def init_weight_transfer_engine(self, init_info: Mapping[str, Any]) -> None:
         """Join the learner's NCCL group (see rollout.transfer)."""

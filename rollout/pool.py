@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import ray
 from ray import ObjectRef
 
 from owlcap.config import ClusterSection
 from owlcap.errors import OwlcapError, RolloutError
+from owlcap.logging import get_logger
 from owlcap.training.buckets import WeightDigest
 from owlcap.types import RolloutFailure, RolloutGroup
 from rollout.settings import EngineCounters, GenerationRequest, RolloutEngineSettings
@@ -22,6 +24,10 @@ from rollout.slot import Stream, SyncedWeights, WorkerLostError, WorkerSlot, end
 from rollout.transfer import EngineActors
 from rollout.worker import RolloutWorker
 
+if TYPE_CHECKING:
+    from ray.util.placement_group import PlacementGroup
+
+logger = get_logger(__name__)
 BATCH_S = 0.001  # a running engine: of many, a few times a second some have something; each look is at all of them
 
 
@@ -32,6 +38,7 @@ class RolloutPool:
         settings: of every engine.
         cluster: how many workers, what each asks for, and how long to wait for them.
         worker_class: the actor; another one stands in for engines when the pool itself is measured.
+        shared: bundles, one a worker, whose GPUs the learner uses too: see owlcap.training.cluster.
 
     Raises:
         PlacementError: the cluster has no room for a worker within `placement_deadline_s`.
@@ -40,13 +47,17 @@ class RolloutPool:
     """
 
     def __init__(
-        self, settings: RolloutEngineSettings, cluster: ClusterSection, worker_class: type = RolloutWorker
+        self,
+        settings: RolloutEngineSettings,
+        cluster: ClusterSection,
+        worker_class: type = RolloutWorker,
+        shared: PlacementGroup | None = None,
     ) -> None:
         self._settings, self._cluster = settings, cluster
         self._synced: SyncedWeights | None = None
         self._is_open = True
         self._num_generating = 0  # calls of `generate` whose results are being taken
-        self._slots = [WorkerSlot(i, settings, cluster, worker_class) for i in range(cluster.rollout_workers)]
+        self._slots = [WorkerSlot(i, settings, cluster, worker_class, shared) for i in range(cluster.rollout_workers)]
         try:
             wait_for_places(self._slots, cluster, cluster.placement_deadline_s)
             deadline = time.monotonic() + cluster.start_deadline_s
@@ -143,6 +154,23 @@ class RolloutPool:
         weights = SyncedWeights(later, version)
         self._finish_sync([slot.commit(sent.checksum, version) for slot in self._slots], weights)
         return sent
+
+    def sleep(self) -> None:
+        """Have all workers give up their GPUs' memory until the next sync, which wakes them.
+
+        A worker that does not is killed, since the memory is needed; the next sync replaces it.
+        """
+        self._check_idle()
+        calls = [slot.actor.sleep.remote() for slot in self._slots]
+        done, _ = ray.wait(calls, num_returns=len(calls), timeout=self._cluster.sync_deadline_s)
+        for slot, call in zip(self._slots, calls, strict=True):
+            try:
+                if call not in done:
+                    raise WorkerLostError("the engine did not go to sleep", where=f"worker {slot.index}")
+                fetch(call)
+            except WorkerLostError as error:
+                logger.warning("rollout worker %d is killed: %s", slot.index, error)
+                slot.kill()
 
     def versions(self) -> tuple[int, ...]:
         """Policy version that each worker says it holds; one that is gone says nothing, and is replaced when used."""

@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from owlcap.config import ClusterSection
 from owlcap.errors import OwlcapError, PlacementError, RolloutError
 from owlcap.logging import actor_environment
-from owlcap.training.cluster import free_resources
+from owlcap.training.cluster import GPU_SHARE, bundle_of, free_resources
 from owlcap.types import RolloutFailure, RolloutGroup
 from rollout.environment import engine_environment
 from rollout.settings import GenerationRequest, RolloutEngineSettings
@@ -23,6 +23,7 @@ from rollout.worker import RolloutWorker, WorkerResult
 
 if TYPE_CHECKING:
     from ray import ObjectRefGenerator  # type: ignore[attr-defined]
+    from ray.util.placement_group import PlacementGroup
 
 log = logging.getLogger(__name__)
 CLOSE_DEADLINE_S = 15.0  # for an engine to end by itself; after it the process is killed
@@ -61,10 +62,16 @@ class WorkerSlot:
     """
 
     def __init__(
-        self, index: int, settings: RolloutEngineSettings, cluster: ClusterSection, worker_class: type = RolloutWorker
+        self,
+        index: int,
+        settings: RolloutEngineSettings,
+        cluster: ClusterSection,
+        worker_class: type = RolloutWorker,
+        shared: PlacementGroup | None = None,
     ) -> None:
         self.index = index
         self._settings, self._cluster, self._worker_class = settings, cluster, worker_class
+        self._shared = shared
         self.num_restarts = 0
         self.actor: Any = None
         self.placed: ObjectRef
@@ -75,7 +82,8 @@ class WorkerSlot:
         """Ask Ray for an actor and queue the loading of its engine."""
         options = ray.remote(self._worker_class).options(  # type: ignore[attr-defined]
             num_cpus=self._cluster.cpus_per_rollout,
-            num_gpus=self._cluster.gpus_per_rollout,
+            num_gpus=self._cluster.gpus_per_rollout if self._shared is None else GPU_SHARE,
+            scheduling_strategy="DEFAULT" if self._shared is None else bundle_of(self._shared, self.index),
             max_restarts=0,  # replaced by this slot, which knows the weights to load
             runtime_env={"env_vars": engine_environment(self._settings) | actor_environment()},
         )

@@ -91,6 +91,10 @@ class RolloutWorker:
         logger.info("policy version %d loaded in %.2f s", version, time.perf_counter() - started)
         return engine.version
 
+    def sleep(self) -> None:
+        """Give the GPU's memory to others until weights are loaded."""
+        self._running().sleep()
+
     def init_weight_transfer_engine(self, init_info: Mapping[str, Any]) -> None:
         """Join the learner's NCCL group; this and the next three are vLLM's weight-transfer API (rollout.transfer)."""
         self._running().init_weight_transfer_engine(init_info)

@@ -10,11 +10,46 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from owlcap.config import ClusterSection
 from owlcap.errors import PlacementError
 
 REACH_DEADLINE_S = 5.0  # for a head node to take a connection; Ray itself would try for minutes
+
+
+GPU_SHARE = 0.5  # of a GPU that a learner rank and an engine use in turns, as Ray counts it
+
+
+@contextmanager
+def shared_bundles(cluster: ClusterSection) -> Iterator[PlacementGroup]:
+    """A place for each learner rank with the engine beside it (cluster.colocate), for the length of a `with` block.
+
+    Raises:
+        PlacementError: the cluster cannot give the resources within `placement_deadline_s`.
+    """
+    cpus = cluster.cpus_per_learner + cluster.cpus_per_rollout
+    group = placement_group([{"CPU": cpus, "GPU": 1.0}] * cluster.learner_ranks, strategy="PACK")
+    try:
+        try:
+            ray.get(group.ready(), timeout=cluster.placement_deadline_s)
+        except GetTimeoutError:
+            raise PlacementError(
+                f"shared GPUs were not placed within {cluster.placement_deadline_s:g} s",
+                where=f"wanted {cluster.learner_ranks} times {cpus:g} CPU and 1 GPU; {free_resources()}",
+                cure="lower cluster.learner_ranks and rollout_workers, or cluster.cpus_per_*, or add nodes; then go on "
+                "with --resume",
+            ) from None
+        yield group
+    finally:
+        remove_placement_group(group)
+
+
+def bundle_of(group: PlacementGroup, index: int) -> PlacementGroupSchedulingStrategy:
+    """Where rank and engine number `index` go."""
+    return PlacementGroupSchedulingStrategy(placement_group=group, placement_group_bundle_index=index)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from verl.single_controller.ray.base import get_master_addr_port
 from owlcap.config import ClusterSection
 from owlcap.errors import ConfigError, OwlcapError, PlacementError, TrainingError
 from owlcap.logging import actor_environment
-from owlcap.training.cluster import free_resources
+from owlcap.training.cluster import GPU_SHARE, free_resources
 from owlcap.training.worker import TrainingWorker
 
 DEATH_NOTICE_S = 10.0  # after one rank failed, for Ray to tell that another had died before
@@ -28,9 +28,12 @@ class LearnerLostError(TrainingError):
 class _Pool(RayResourcePool):
     """All ranks in one placement group, on as few nodes as Ray finds room on. verl's has no deadline."""
 
-    def __init__(self, cluster: ClusterSection, deadline_s: float) -> None:
-        super().__init__([cluster.learner_ranks], use_gpu=cluster.gpus_per_learner > 0, max_colocate_count=1)
+    def __init__(self, cluster: ClusterSection, deadline_s: float, shared: PlacementGroup | None) -> None:
+        at_once = round(1 / GPU_SHARE) if shared else 1  # actors on one GPU
+        super().__init__([cluster.learner_ranks], use_gpu=cluster.gpus_per_learner > 0, max_colocate_count=at_once)
         self.cluster, self.deadline_s = cluster, deadline_s
+        self.pgs = [shared] if shared else None
+        self.is_shared = shared is not None
 
     def get_placement_groups(
         self, strategy: str = "PACK", name: str | None = None, device_name: str = "cuda"
@@ -74,12 +77,14 @@ def make_worker_group(
     args: tuple[object, ...],
     cluster: ClusterSection,
     deadline_s: float | None = None,
+    shared: PlacementGroup | None = None,
 ) -> WorkerGroup:
     """Start `cluster.learner_ranks` actors of `worker_cls(*args)`; their process group is joined, no model loaded.
 
     Args:
         args: of the class's constructor, the same on every rank (a TrainingSpec first).
         deadline_s: for placement; default `cluster.placement_deadline_s`.
+        shared: bundles to use, one a rank, that others use too and that outlive the group.
 
     Raises:
         PlacementError: resources that the cluster does not have, with wanted against available.
@@ -92,8 +97,9 @@ def make_worker_group(
             cure="one rank drives one GPU: raise cluster.learner_ranks instead",
         )
     deadline_s = cluster.placement_deadline_s if deadline_s is None else deadline_s
-    _check_room(cluster)
-    pool = _Pool(cluster, deadline_s)
+    if shared is None:
+        _check_room(cluster)
+    pool = _Pool(cluster, deadline_s, shared)
     cls = RayClassWithInitArgs(ray.remote(worker_cls), *args)
     cls.update_options({"num_cpus": cluster.cpus_per_learner})
     device = "cuda" if cluster.gpus_per_learner else "cpu"
@@ -104,7 +110,8 @@ def stop_worker_group(group: WorkerGroup) -> None:
     """Kill the group's actors and free their resources."""
     for worker in group.workers:
         ray.kill(worker)
-    for placed in group.resource_pool.pgs or ():
+    pool: _Pool = group.resource_pool
+    for placed in () if pool.is_shared else pool.pgs or ():
         remove_placement_group(placed)
 
 
