@@ -71,6 +71,25 @@ class ExtractSection(Section):
     gpus_per_actor: float = Field(default=0.0, ge=0)
 
 
+class DecodingSection(Section):
+    """Motion Synergetic Decoding, `--msd`: the score of motion.decoding, from the paper's types of terms and weights.
+
+    The explicit formula is INTERPRETATION; a weight of 0 leaves its term out.
+    """
+
+    alpha: tuple[float, float, float, float, float, float] = (0.5, 0.2, 0.4, 0.8, 0.3, 2.0)  # the paper's weights
+    beta: float = Field(default=0.2, ge=0)  # the paper's: how hard improbable tokens are pruned
+    prune: Literal["relative", "literal", "union"] = "relative"  # INTERPRETATION: the published rule prunes too much
+    sampling: Literal["calibrated", "synergy"] = "calibrated"  # INTERPRETATION: what is drawn from, if not greedy
+    tau: float = Field(default=1.0, gt=0)  # INTERPRETATION: calibrated is log((pv + pm) / 2) + S / tau
+
+    @model_validator(mode="after")
+    def _weights(self) -> DecodingSection:
+        if min(self.alpha) < 0 or self.alpha[4] == 0:
+            raise ValueError("alpha: weights must not be negative, and the fifth (a power) must be above 0")
+        return self
+
+
 class MotionSection(Section):
     """Key frames with a body mesh drawn over the person, given to the policy beside the video: see docs/macm.md."""
 
@@ -84,6 +103,7 @@ class MotionSection(Section):
     mesh: MeshSection = MeshSection()
     overlay: OverlaySection = OverlaySection()
     extract: ExtractSection = ExtractSection()
+    decoding: DecodingSection = DecodingSection()
 
     @model_validator(mode="after")
     def _bounds(self) -> MotionSection:
