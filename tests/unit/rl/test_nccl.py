@@ -1,4 +1,4 @@
-"""The learner's side of a transfer: places in the group, and weights that vLLM's trainer finds as they were declared."""
+"""The learner's side of a transfer: places in the group, and weights that vLLM finds as they were declared."""
 
 from __future__ import annotations
 
