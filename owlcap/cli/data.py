@@ -137,3 +137,50 @@ def check(
     say(report.text())
     if not report.is_clean:
         raise typer.Exit(PROBLEMS_FOUND)
+
+
+Config = Annotated[str | None, typer.Option(help="A YAML of the pipelines' settings, e.g. data/qwen.")]
+Override = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; wins over --config.")
+]
+
+
+@app.command("fuse")
+def fuse(
+    clips: Annotated[Path, typer.Argument(help="A folder of videos, or a JSONL whose rows name one each.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write, or to continue.")],
+    config: Config = None,
+    override: Override = None,
+    video_root: Annotated[Path | None, typer.Option(help="Where relative video paths start.")] = None,
+) -> None:
+    """Motion-Detail Fusion: a motion caption of each clip, completed with details by a general model."""
+    from owlcap.config_io import load_data_run
+    from owlcap.data.hmd.fusion import fuse
+    from owlcap.data.pipeline.clips import read_clips
+    from owlcap.data.pipeline.output import done_text
+
+    run = load_data_run(config, override or ())
+    with progress_bar("captioning") as progress:
+        done, path = fuse(read_clips(clips, video_root), out, run, progress)
+    say(f"{done_text(done)}\nwritten   {path}")
+    if done.failures:
+        raise typer.Exit(PROBLEMS_FOUND)
+
+
+@app.command("examine")
+def examine(
+    fused: Annotated[Path, typer.Argument(help="The folder or file that owlcap data fuse wrote.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write, or to continue.")],
+    config: Config = None,
+    override: Override = None,
+) -> None:
+    """Fine-Grained Examination: keep the captions whose units the video supports; report and data card."""
+    from owlcap.config_io import load_data_run
+    from owlcap.data.hmd.examination import examine
+
+    run = load_data_run(config, override or ())
+    with progress_bar("verifying") as progress:
+        report = examine(fused, out, run, progress)
+    say(f"{report.text()}\nwritten     {out / 'train.jsonl'}")
+    if report.num_failed:
+        raise typer.Exit(PROBLEMS_FOUND)

@@ -1,0 +1,226 @@
+"""Runs one step over many clips on Ray Data, from where an earlier run was ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray.exceptions import RayTaskError
+
+from owlcap.config_data import AskedModelSection, DataPipelineRun
+from owlcap.data.pipeline.journal import Entry, Journal, JournalWriter
+from owlcap.data.pipeline.serving import served
+from owlcap.data.pipeline.step import Step, Tools
+from owlcap.errors import DataError, JudgeError, OwlcapError
+from owlcap.logging import actor_environment
+from owlcap.training.cluster import start_ray
+from rewards.chat import Usage
+from rewards.failures import one_line
+from rewards.limits import LocalLimiter
+from rewards.service import SharedLimiter
+
+Progress = Callable[[int, int], None]
+BuildStep = Callable[[Tools], Step]
+
+ENOUGH_TO_JUDGE = 20  # clips, before too many failures end a run
+CLIPS_A_BLOCK = 4  # times clips_at_once: few blocks, so that an actor seldom waits for the last clip of one
+
+
+@dataclass(frozen=True, slots=True)
+class StepRun:
+    """What came of a step."""
+
+    journal: Journal
+    ids: tuple[str, ...]  # of all clips, in order
+    num_resumed: int  # had a record from an earlier run
+    spent: Usage  # by this run
+    spent_in_all: Usage  # by every run that wrote into the folder
+
+    @property
+    def num_done(self) -> int:
+        """Clips with a record."""
+        return sum(name in self.journal for name in self.ids)
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Reasons by clip."""
+        return {name: self.journal.failures.get(name, "not tried") for name in self.ids if name not in self.journal}
+
+
+class StepActor:
+    """The callable that Ray Data gives rows: `clips_at_once` of them at a time, in one event loop."""
+
+    def __init__(
+        self,
+        build: BuildStep,
+        run: DataPipelineRun,
+        models: Mapping[str, AskedModelSection],
+        limiter: Any,
+        folder: str,
+        key: str,
+    ) -> None:
+        self._tools = Tools(run, models, SharedLimiter(limiter) if limiter is not None else None)
+        self._step = build(self._tools)
+        self._journal = JournalWriter(Path(folder), key)
+        self._name = uuid4().hex
+
+    async def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Do one clip, keep its record, and tell how it went."""
+        item = json.loads(row["item"])
+        try:
+            entry = Entry(item["id"], await self._step.do(item))
+        except (JudgeError, DataError) as error:
+            entry = Entry(item["id"], None, one_line(error))
+        self._journal.write(entry)
+        spent = json.dumps(asdict(self._tools.usage))
+        return {"id": entry.id, "failure": entry.failure, "actor": self._name, "spent": spent}
+
+
+def run_step(
+    name: str,
+    build: BuildStep,
+    items: Sequence[Mapping[str, Any]],
+    run: DataPipelineRun,
+    model_names: Sequence[str],
+    out: Path,
+    key: str,
+    progress: Progress | None = None,
+) -> StepRun:
+    """Do a step for every item that has no record under `key` in OUT/records/NAME.
+
+    Args:
+        build: makes the step in each actor; must pickle.
+        items: with an `id` each; JSON values.
+        model_names: attributes of `run` that the step asks.
+        progress: called with (clips done, clips in all).
+
+    Raises:
+        DataError: more than max_failed_share of the clips failed; what is done is kept.
+        JudgeError: a model's server is not there.
+        ModelError: a model that is to be served here cannot be.
+    """
+    folder = out / "records" / name
+    ids = tuple(str(item["id"]) for item in items)
+    before = Journal(folder, key)
+    todo = [item for item in items if item["id"] not in before]
+    num_resumed = len(items) - len(todo)
+    spent = Usage()
+    if todo:
+        models: dict[str, AskedModelSection] = {one: getattr(run, one) for one in model_names}
+        with served(models, out / "logs") as ready, start_ray(run.cluster):
+            _check_servers(run, ready)
+            spent = _drive(build, todo, run, ready, folder, key, num_resumed, progress)
+    return StepRun(Journal(folder, key), ids, num_resumed, spent, _add_up(out / "records" / name, spent))
+
+
+def _check_servers(run: DataPipelineRun, models: Mapping[str, AskedModelSection]) -> None:
+    import asyncio
+
+    async def check() -> None:
+        tools = Tools(run, models)
+        try:
+            for name in models:
+                await tools.model(name).check()
+        finally:
+            await tools.close()
+
+    asyncio.run(check())
+
+
+def _drive(
+    build: BuildStep,
+    todo: Sequence[Mapping[str, Any]],
+    run: DataPipelineRun,
+    models: Mapping[str, AskedModelSection],
+    folder: Path,
+    key: str,
+    num_resumed: int,
+    progress: Progress | None,
+) -> Usage:
+    """Ray Data over the items; what the models were asked."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    share = {
+        name: model.model_copy(update={"concurrency": max(1, model.concurrency // run.num_actors)})
+        for name, model in models.items()
+    }
+    blocks = max(run.num_actors, math.ceil(len(todo) / (run.clips_at_once * CLIPS_A_BLOCK)))
+    rows = ray.data.from_items(
+        [{"item": json.dumps(item)} for item in todo], override_num_blocks=min(blocks, len(todo))
+    )
+    environment = {
+        **actor_environment(),
+        "RAY_DATA_DEFAULT_ASYNC_ROW_UDF_MAX_CONCURRENCY": str(run.clips_at_once),
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, (str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH")))
+        ),
+    }
+    told = rows.map(
+        StepActor,  # type: ignore[arg-type]
+        fn_constructor_args=(build, run, share, _limiter(models), str(folder.absolute()), key),
+        concurrency=run.num_actors,
+        num_cpus=run.cpus_per_actor,
+        num_gpus=run.gpus_per_actor,
+        runtime_env={"env_vars": environment},
+    )
+    latest: dict[str, Usage] = {}
+    reasons: Counter[str] = Counter()
+    done = 0
+    try:
+        for row in told.iter_rows():
+            done += 1
+            spent = Usage(**json.loads(row["spent"]))
+            if sum(asdict(spent).values()) >= sum(asdict(latest.get(row["actor"], Usage())).values()):
+                latest[row["actor"]] = spent
+            if row["failure"]:
+                reasons[row["failure"]] += 1
+            if progress is not None:
+                progress(num_resumed + done, num_resumed + len(todo))
+            _stop_if_hopeless(reasons, done, len(todo), run, folder)
+    except RayTaskError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, OwlcapError):
+            raise cause from None
+        raise
+    return sum(latest.values(), Usage())
+
+
+def _stop_if_hopeless(reasons: Counter[str], done: int, num_all: int, run: DataPipelineRun, folder: Path) -> None:
+    failed = sum(reasons.values())
+    if done < min(ENOUGH_TO_JUDGE, num_all) or failed <= run.max_failed_share * done:
+        return
+    reason, count = reasons.most_common(1)[0]
+    raise DataError(
+        f"{failed} of {done} clips failed, {count} of them for this reason: {reason}",
+        where=str(folder),
+        allowed=f"at most {run.max_failed_share:.0%} (max_failed_share)",
+        cure="mend it and run the command again: clips that are done are not done again",
+    )
+
+
+def _limiter(models: Mapping[str, AskedModelSection]) -> Any | None:
+    """The actor that holds the rates of all models; None where none has one."""
+    if not any(model.requests_per_minute or model.tokens_per_minute for model in models.values()):
+        return None
+    return ray.remote(LocalLimiter).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote(models)
+
+
+def _add_up(folder: Path, spent: Usage) -> Usage:
+    """What all runs spent; this one's is added to the file."""
+    path = folder / "spent.json"
+    before = Usage(**json.loads(path.read_text())) if path.is_file() else Usage()
+    if spent != Usage():
+        path.write_text(json.dumps(asdict(before + spent), indent=1))
+    return before + spent
