@@ -95,7 +95,7 @@ class TrainingEngine:
         self._skipped_in_a_row = 0
         self._section = optimizer
         self._zero_stage = deepspeed.zero_stage
-        self._moves_states = deepspeed.zero_stage > 0 and not deepspeed.offload_params
+        self._moves_states = deepspeed.zero_stage in (1, 2)
         import deepspeed as ds  # here and not at the top: the driver imports this module and has no use for it
 
         root = _Root(model)
@@ -183,18 +183,13 @@ class TrainingEngine:
                     yield [(one.name, one.value() if on_device else one.value().cpu()) for one in mine]
 
     def offload(self) -> None:
-        """Move to the CPU's memory what DeepSpeed can; nothing may be called until `reload`.
+        """Move weights, gradients and optimizer state to the CPU's memory; nothing may be called until `reload`.
 
-        At ZeRO-3 it cannot move fp32 weights and optimizer state (deepspeed.offload_optimizer keeps them there for
-        good), without ZeRO nothing, and with offload_params nothing is left to move.
+        DeepSpeed can at ZeRO-1 and ZeRO-2; elsewhere this does nothing. (At ZeRO-3 it takes its own Adam alone, and fails
+        where some weights are frozen; offload_params and offload_optimizer keep them off the GPU for good.)
         """
-        if not self._moves_states:
-            return
-        from deepspeed.runtime.zero.offload_config import OffloadStateTypeEnum as State
-
-        model_only = [State.lp_params, State.lp_grads, State.contiguous_grad_buffer]
-        include = model_only if self._zero_stage == 3 else None
-        self._engine.offload_states(include=include, pin_memory=torch.cuda.is_available())  # type: ignore[arg-type]
+        if self._moves_states:
+            self._engine.offload_states(pin_memory=torch.cuda.is_available())
 
     def reload(self) -> None:
         """Undo `offload`."""
