@@ -223,6 +223,29 @@ def test_an_engine_with_half_its_weights_refuses_to_generate(engine, ask, origin
         engine.generate([ask()])
 
 
+def test_an_engine_that_sleeps_is_woken_by_new_weights_in_vllms_order(engine, ask, original, monkeypatch):
+    before = token_ids(generate(engine, ask()))
+    calls = []
+    for name in (
+        "sleep",
+        "wake_up",
+        "collective_rpc",
+    ):  # which a CPU engine takes and does nothing at, but for the last
+
+        def noted(*args: object, name: str = name, real=getattr(engine._llm, name), **kwargs: object):
+            calls.append((name, *kwargs.values()) if kwargs else name)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(engine._llm, name, noted)
+    engine.sleep()
+    with pytest.raises(RolloutError, match="the engine sleeps"):
+        generate(engine, ask())
+    engine.load_weights([list(original.items())], 3)
+    assert calls == [("sleep", 2), ("wake_up", ["weights"]), "collective_rpc", ("wake_up", ["kv_cache"])]
+    assert token_ids(generate(engine, ask())) == before
+    assert engine.version == 3
+
+
 def test_weights_do_not_change_under_running_groups(engine, ask, original):
     results = engine.stream([ask(0, replace(SAMPLED, max_new_tokens=2)), ask(1)])
     next(results)
