@@ -25,7 +25,7 @@ from owlcap.logging import get_logger, setup_logging
 from owlcap.metrics import MetricsWriter
 from owlcap.models.load import check_motion
 from owlcap.runs import RunDir
-from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore, DataCursor, check_layout, load_meta
+from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore, DataCursor, check_run
 from owlcap.training.cluster import shared_bundles, start_ray
 from owlcap.training.group import LearnerLostError
 from owlcap.training.interrupt import Interrupted, StopSignals, ends_on_signals, interruption
@@ -84,8 +84,9 @@ def run_rl(cfg: RlRun, resume: bool = False) -> Path:
     evaluator = Evaluator(cfg)
     run = RunDir.create(cfg, resume)
     setup_logging(folder=run.logs)
-    if resume:
-        _check_resumable(cfg, run)
+    checkpoint = CheckpointStore(run.checkpoints, cfg.checkpoint.keep).latest() if resume else None
+    if checkpoint is not None:
+        check_run(checkpoint, cfg)
     with (
         run.locked(),
         ends_on_signals("nothing was trained since this start") as stop,
@@ -95,18 +96,6 @@ def run_rl(cfg: RlRun, resume: bool = False) -> Path:
         plan(cfg, joined_cluster()).check()
         with start_actors(cfg, num_steps(cfg, order.steps_per_epoch)) as actors:
             return _Trainer(cfg, run, samples, order, evaluator, actors, stop).run(resume)
-
-
-def _check_resumable(cfg: RlRun, run: RunDir) -> None:
-    """Refuse a checkpoint of other ranks or another precision in seconds, before models are loaded.
-
-    Raises:
-        CheckpointError: with the differences. Those of the model itself are found once it is loaded.
-    """
-    if (checkpoint := CheckpointStore(run.checkpoints, cfg.checkpoint.keep).latest()) is not None:
-        saved = load_meta(checkpoint).layout
-        ranks, stage = cfg.cluster.learner_ranks, cfg.deepspeed.zero_stage
-        check_layout(checkpoint, saved, replace(saved, world_size=ranks, zero_stage=stage, dtype=cfg.model.dtype))
 
 
 @contextmanager

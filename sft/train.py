@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from owlcap.config import SftRun
@@ -11,7 +10,15 @@ from owlcap.logging import get_logger, setup_logging
 from owlcap.metrics import MetricsWriter
 from owlcap.models.load import check_motion
 from owlcap.runs import RunDir
-from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore, DataCursor, Layout, check_layout, load_meta
+from owlcap.training.checkpoint import (
+    CheckpointMeta,
+    CheckpointStore,
+    DataCursor,
+    Layout,
+    check_layout,
+    check_run,
+    load_meta,
+)
 from owlcap.training.cluster import start_ray
 from owlcap.training.features import located, room
 from owlcap.training.group import WorkerGroup, gather, make_worker_group, stop_worker_group
@@ -45,7 +52,7 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
     cfg = _absolute(cfg)
     checkpoint = CheckpointStore(run.checkpoints, cfg.checkpoint.keep).latest() if resume else None
     if checkpoint is not None:
-        _check_set_up(checkpoint, cfg)
+        check_run(checkpoint, cfg)
     spec = TrainingSpec(
         model=cfg.model,
         video=cfg.video,
@@ -79,18 +86,6 @@ def _absolute(cfg: SftRun) -> SftRun:
     model = cfg.model.model_copy(update={"path": str(path.absolute())}) if path.is_dir() else cfg.model
     sft = cfg.sft.model_copy(update={"qa": cfg.sft.qa and str(Path(cfg.sft.qa).absolute())})
     return cfg.model_copy(update={"data": data, "model": model, "sft": sft})
-
-
-def _check_set_up(checkpoint: Path, cfg: SftRun) -> None:
-    """Before anything starts: the checkpoint is of as many ranks, of the same ZeRO stage and dtype."""
-    saved = load_meta(checkpoint).layout
-    wanted = replace(
-        saved,
-        world_size=cfg.cluster.learner_ranks,
-        zero_stage=cfg.deepspeed.zero_stage,
-        dtype=cfg.model.dtype,
-    )
-    check_layout(checkpoint, saved, wanted)
 
 
 class _Trainer:

@@ -18,9 +18,10 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from owlcap.config import LoraSection, Run
 from owlcap.errors import CheckpointError
 from owlcap.logging import get_logger
 
@@ -42,6 +43,21 @@ class DataCursor:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapters:
+    """LoRA as it was trained. Frozen weights are not in a checkpoint: it is of use with the same ones alone."""
+
+    rank: int
+    alpha: int
+    layers: tuple[str, ...]  # sorted
+    base: str  # owlcap.models.lora.base_fingerprint
+
+    @classmethod
+    def of(cls, lora: LoraSection, base: str) -> Adapters:
+        """Of a run's settings and its frozen weights."""
+        return cls(lora.rank, lora.alpha, tuple(sorted(lora.layers)), base)
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """What a checkpoint must share with the run that loads it."""
 
@@ -49,6 +65,7 @@ class Layout:
     zero_stage: int
     dtype: str
     params: tuple[tuple[str, tuple[int, ...], bool], ...]  # name, shape, trained
+    adapters: Adapters | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +184,12 @@ def load_meta(checkpoint: Path) -> CheckpointMeta:
             raise CheckpointError(f"checkpoint has format {raw['format']}", where=str(checkpoint), allowed=str(FORMAT))
         layout = raw["layout"]
         params = tuple((name, tuple(shape), trained) for name, shape, trained in layout["params"])
+        lora = layout.get("adapters")
+        adapters = lora and Adapters(**(lora | {"layers": tuple(lora["layers"])}))
         return CheckpointMeta(
             step=raw["step"],
             cursor=DataCursor(**raw["cursor"]),
-            layout=Layout(layout["world_size"], layout["zero_stage"], layout["dtype"], params),
+            layout=Layout(layout["world_size"], layout["zero_stage"], layout["dtype"], params, adapters),
             policy_version=raw["policy_version"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -181,6 +200,23 @@ def load_meta(checkpoint: Path) -> CheckpointMeta:
         ) from error
 
 
+def check_run(checkpoint: Path, cfg: Run) -> None:
+    """Refuse, before anything starts, a checkpoint of other ranks, ZeRO stage, dtype or adapters than the run's.
+
+    Raises:
+        CheckpointError: with the differences. Those of the model itself are found once it is loaded.
+    """
+    saved, lora = load_meta(checkpoint).layout, cfg.model.lora
+    wanted = replace(
+        saved,
+        world_size=cfg.cluster.learner_ranks,
+        zero_stage=cfg.deepspeed.zero_stage,
+        dtype=cfg.model.dtype,
+        adapters=lora and Adapters.of(lora, saved.adapters.base if saved.adapters else ""),
+    )
+    check_layout(checkpoint, saved, wanted)
+
+
 def check_layout(checkpoint: Path, saved: Layout, current: Layout) -> None:
     """Raise CheckpointError listing every difference between a checkpoint and the run that wants it."""
     differences = [
@@ -188,6 +224,7 @@ def check_layout(checkpoint: Path, saved: Layout, current: Layout) -> None:
         for name in ("world_size", "zero_stage", "dtype")
         if getattr(saved, name) != getattr(current, name)
     ]
+    differences += _adapter_differences(saved.adapters, current.adapters)
     old = {name: (shape, trained) for name, shape, trained in saved.params}
     new = {name: (shape, trained) for name, shape, trained in current.params}
     differences += [f"{name}: only in the checkpoint" for name in old.keys() - new.keys()]
@@ -207,6 +244,17 @@ def check_layout(checkpoint: Path, saved: Layout, current: Layout) -> None:
             where=str(checkpoint),
             cure="resume with the settings of the run that wrote it (its config.yaml), or start a new run",
         )
+
+
+def _adapter_differences(saved: Adapters | None, current: Adapters | None) -> list[str]:
+    if saved is None or current is None:
+        return [] if saved is current else [f"LoRA: {'none' if saved is None else 'only'} in the checkpoint"]
+    return [
+        f"LoRA {'base model (weights that are not trained)' if name == 'base' else name}: "
+        f"checkpoint {getattr(saved, name)}, run {getattr(current, name)}"
+        for name in ("rank", "alpha", "layers", "base")
+        if getattr(saved, name) != getattr(current, name)
+    ]
 
 
 @contextmanager

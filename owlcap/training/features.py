@@ -76,15 +76,14 @@ class FeatureCache:
         """The clip of that key, which is thereby the one used last; None if it is not there or damaged."""
         path = self._path(key)
         try:
-            tensors = load(path.read_bytes())
-            features, (t, h, w) = tensors["features"], tensors["grid"].tolist()
-            if _checksum(features) != int(tensors["checksum"]):
-                return None
+            clip = _decoded(path.read_bytes())
             os.utime(path)
-        except (OSError, SafetensorError, KeyError, ValueError):
+        except OSError:
             return None
-        overlays = tuple((1, rows, columns) for rows, columns in tensors["overlays"].tolist())
-        return ClipFeatures(features, (t, h, w), float(tensors["seconds"]), overlays)
+        except (SafetensorError, KeyError, ValueError):
+            path.unlink(missing_ok=True)  # so that it is made anew
+            return None
+        return clip
 
     def write(self, clips: Mapping[str, ClipFeatures]) -> int:
         """Keep clips under their keys; the bytes written. A disk that cannot be written is a warning, once."""
@@ -147,6 +146,15 @@ class FeatureCache:
                 status = path.stat()
                 files.append((status.st_mtime_ns, path, status.st_size))
         return files
+
+
+def _decoded(content: bytes) -> ClipFeatures:
+    tensors = load(content)
+    features, (t, h, w) = tensors["features"], tensors["grid"].tolist()
+    if _checksum(features) != int(tensors["checksum"]):
+        raise ValueError("damaged")
+    overlays = tuple((1, rows, columns) for rows, columns in tensors["overlays"].tolist())
+    return ClipFeatures(features, (t, h, w), float(tensors["seconds"]), overlays)
 
 
 def room(folder: Path, num_held: int = 0) -> int:

@@ -33,8 +33,9 @@ from owlcap.config import (
 )
 from owlcap.logging import get_logger, setup_actor_logging
 from owlcap.models.load import check_motion, load_policy, load_processor, save_policy
+from owlcap.models.lora import base_fingerprint
 from owlcap.ray_metrics import LearnerMetrics, count
-from owlcap.training.checkpoint import Layout, sync_tree, write_error
+from owlcap.training.checkpoint import Adapters, Layout, sync_tree, write_error
 from owlcap.training.engine import StepStats, TrainingEngine
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ class TrainingWorker(Worker):
         """Hand the policy to DeepSpeed; from here on its weights may be partitioned over ranks."""
         spec = self.spec
         self.policy = model
+        lora = spec.model.lora
+        self.adapters = lora and Adapters.of(lora, base_fingerprint(model))
         self.engine = TrainingEngine(
             model, spec.optimizer, spec.deepspeed, dtype=spec.model.dtype, total_steps=spec.total_steps
         )
@@ -128,7 +131,7 @@ class TrainingWorker(Worker):
     def layout(self) -> Layout:
         """What a checkpoint of this worker must match."""
         params = tuple((p.name, p.shape, p.trained) for p in self.engine.params)
-        return Layout(self.world_size, self.spec.deepspeed.zero_stage, self.spec.model.dtype, params)
+        return Layout(self.world_size, self.spec.deepspeed.zero_stage, self.spec.model.dtype, params, self.adapters)
 
     def record(self, steps: Sequence[StepStats], num_tokens: int, seconds: float) -> None:
         """Tell Prometheus and this rank's log of one call's optimizer steps.

@@ -18,6 +18,7 @@ from ray.exceptions import ObjectLostError
 
 from owlcap.config import ClusterSection, DeepSpeedSection, LoraSection, ModelSection, OptimizerSection, VideoSection
 from owlcap.errors import CheckpointError, PlacementError, TrainingError
+from owlcap.training.checkpoint import Layout
 from owlcap.training.engine import StepStats
 from owlcap.training.group import LearnerLostError, WorkerGroup, gather, make_worker_group, stop_worker_group
 from owlcap.training.worker import ONE_TO_ALL, TrainingSpec, TrainingWorker, register
@@ -60,12 +61,12 @@ class Probe(TrainingWorker):
         return self.steps(num_steps, poison_step)
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
-    def make(self, stage: int, dtype: str, offload: bool = False, lora: LoraSection | None = None) -> None:
+    def make(self, stage: int, dtype: str, offload: bool = False, lora: LoraSection | None = None) -> Layout:
         section = self.spec.model.model_copy(update={"dtype": dtype, "lora": lora})
         params = offload and stage == 3
         deepspeed = DeepSpeedSection(zero_stage=stage, offload_optimizer=offload, offload_params=params)  # type: ignore[arg-type]
         self.spec = TrainingSpec(section, self.spec.video, OPTIMIZER, deepspeed, total_steps=8, seed=0)
-        self.build_engine(self.load_model())
+        return self.build_engine(self.load_model()).layout
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
     def steps(self, num_steps: int, poison_step: int = -1) -> Trained:
@@ -174,13 +175,14 @@ def test_lora_trains_the_same_at_every_zero_stage_and_resumes_exactly(
     lora = LoraSection(rank=4)
     alone: Trained = gather(groups[0].train(0, "fp32", 2, lora=lora), DEADLINE_S, "training")[0]
     assert alone.weights.keys() == plain.weights.keys()
-    gather(groups[1].make(stage, "fp32", lora=lora), DEADLINE_S, "making")
+    before: list[Layout] = gather(groups[1].make(stage, "fp32", lora=lora), DEADLINE_S, "making")
     gather(groups[1].steps(1), DEADLINE_S, "training")
     gather(groups[1].save(str(tmp_path)), DEADLINE_S, "saving")
     straight: list[Trained] = gather(groups[1].steps(1), DEADLINE_S, "training")
     for name, weight in alone.weights.items():
         np.testing.assert_allclose(straight[0].weights[name], weight, atol=1e-5, err_msg=name)
-    gather(groups[1].make(stage, "fp32", lora=lora), DEADLINE_S, "making")
+    after: list[Layout] = gather(groups[1].make(stage, "fp32", lora=lora), DEADLINE_S, "making")
+    assert len({layout.adapters for layout in before + after}) == 1  # named before the policy is partitioned
     gather(groups[1].load(str(tmp_path)), DEADLINE_S, "loading")
     resumed: list[Trained] = gather(groups[1].steps(1), DEADLINE_S, "training")
     for name, weight in straight[0].weights.items():

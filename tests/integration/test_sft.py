@@ -14,6 +14,7 @@ from owlcap.config import (
     ClusterSection,
     DataSection,
     DeepSpeedSection,
+    LoraSection,
     ModelSection,
     OptimizerSection,
     SftRun,
@@ -133,7 +134,7 @@ def test_a_run_that_crashed_at_the_end_of_an_epoch_goes_on_bit_for_bit(
     assert all(weights[name].equal(expected[name]) for name in expected)
 
 
-def test_an_unreadable_clip_is_left_out_and_counted(
+def test_an_unreadable_clip_is_left_out_and_counted_and_lora_trains_beside_the_projector(
     ray_cluster: None, tmp_path: Path, tiny_policy: Path, data: DataSection
 ) -> None:
     lines = Path(data.train).read_text().splitlines()
@@ -141,16 +142,25 @@ def test_an_unreadable_clip_is_left_out_and_counted(
     bad = [json.dumps(row(f"bad-{i}", tmp_path / name, "x")) for i, name in enumerate(("missing.mp4", "empty.mp4"))]
     (tmp_path / "train.jsonl").write_text("\n".join(lines + bad))
     cfg = settings("bad", tmp_path, tiny_policy, DataSection(train=str(tmp_path / "train.jsonl"), validation=None))
-    # The projector trains: clips are decoded in each step, and the vision tower runs in it.
+    # The projector trains: clips are decoded in each step, and the vision tower runs in it. So do adapters.
     cfg = cfg.model_copy(
         update={
-            "model": cfg.model.model_copy(update={"freeze_projector": False, "dtype": "bf16"}),
+            "model": cfg.model.model_copy(
+                update={"freeze_projector": False, "dtype": "bf16", "lora": LoraSection(rank=4)}
+            ),
             "deepspeed": DeepSpeedSection(zero_stage=3),
             "data": cfg.data.model_copy(update={"max_bad_rows_share": 0.1}),
             "sft": cfg.sft.model_copy(update={"num_epochs": 1}),
         }
     )
-    run_sft(cfg)
+    model = load_file(run_sft(cfg) / "model.safetensors")
+    base = load_file(tiny_policy / "model.safetensors")
+    assert model.keys() == base.keys()  # a plain model, the adapters merged
+    moved = {name for name, weight in model.items() if not weight.equal(base[name].bfloat16())}
+    assert any("layers" in name for name in moved)
+    assert all("_proj." in name or "visual.merger" in name for name in moved)
+    losses = curve(tmp_path / "bad")
+    assert losses[3] < losses[1]
     assert curve(tmp_path / "bad", "train/unusable_clips")[3] == 2
     assert sum(curve(tmp_path / "bad", "train/sequences").values()) == NUM_CLIPS
     log = (RunDir(tmp_path / "bad").logs / "driver.log").read_text()

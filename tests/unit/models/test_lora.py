@@ -9,7 +9,7 @@ from owlcap.config import LoraSection, ModelSection
 from owlcap.errors import ConfigError
 from owlcap.models.load import load_policy, load_processor, save_policy
 from owlcap.models.logprobs import completion_logprobs
-from owlcap.models.lora import stored_weights, without_lora
+from owlcap.models.lora import base_fingerprint, stored_weights, without_lora
 from owlcap.models.packing import pack_groups
 from tests.unit.models.test_logprobs import make_groups
 
@@ -73,6 +73,15 @@ def test_without_them_it_is_the_model_it_was_and_afterwards_they_are_back(adapte
         torch.testing.assert_close(logprobs(adapted), logprobs(load(tiny_policy, None)), atol=1e-6, rtol=0)
     assert torch.equal(logprobs(adapted), with_adapters)
     assert any(parameter.requires_grad for parameter in adapted.parameters())
+
+
+def test_the_base_is_named_by_all_that_the_adapters_are_added_to(adapted, tiny_policy: Path) -> None:
+    fresh = load(tiny_policy, LoraSection(rank=8, alpha=1))
+    assert base_fingerprint(fresh) == base_fingerprint(adapted)  # whatever the adapters have learned
+    for name in ("model.language_model.layers.0.mlp.up_proj.base_layer.weight", "model.visual.merger.mlp.0.weight"):
+        with torch.no_grad():
+            fresh.get_parameter(name)[0, 0] += 1e-4
+        assert base_fingerprint(fresh) != base_fingerprint(adapted)
 
 
 def test_a_layer_that_is_not_there_is_named(tiny_policy: Path) -> None:

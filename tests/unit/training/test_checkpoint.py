@@ -12,14 +12,17 @@ from types import SimpleNamespace
 
 import pytest
 
+from owlcap.config_io import load_run
 from owlcap.errors import CheckpointError, DataError
 from owlcap.training.checkpoint import (
     META,
+    Adapters,
     CheckpointMeta,
     CheckpointStore,
     DataCursor,
     Layout,
     check_layout,
+    check_run,
     load_meta,
 )
 
@@ -155,6 +158,43 @@ def test_every_difference_of_set_up_and_model_is_named(tmp_path: Path) -> None:
         "new: only in the model",
     ):
         assert part in message
+
+
+ADAPTERS = Adapters(rank=4, alpha=8, layers=("k_proj", "q_proj"), base="0123")
+
+
+def test_adapters_are_read_back_as_written(tmp_path: Path) -> None:
+    adapted = replace(meta(3), layout=replace(LAYOUT, adapters=ADAPTERS))
+    assert load_meta(CheckpointStore(tmp_path, keep=2).write(adapted, write_state)) == adapted
+
+
+@pytest.mark.parametrize(
+    ("current", "difference"),
+    [
+        (
+            replace(ADAPTERS, base="4567"),
+            r"LoRA base model \(.*not trained\): checkpoint 0123, run 4567",
+        ),
+        (replace(ADAPTERS, alpha=16), "LoRA alpha: checkpoint 8, run 16"),
+        (replace(ADAPTERS, layers=("q_proj",)), r"LoRA layers: checkpoint \('k_proj', 'q_proj'\), run \('q_proj',\)"),
+        (None, "LoRA: only in the checkpoint"),
+    ],
+)
+def test_adapters_of_another_base_model_scale_or_place_are_refused(
+    tmp_path: Path, current: Adapters | None, difference: str
+) -> None:
+    with pytest.raises(CheckpointError, match=difference):
+        check_layout(tmp_path, replace(LAYOUT, adapters=ADAPTERS), replace(LAYOUT, adapters=current))
+
+
+def test_a_run_of_other_settings_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    layout = replace(LAYOUT, zero_stage=2, adapters=ADAPTERS)
+    checkpoint = CheckpointStore(tmp_path, keep=2).write(replace(meta(3), layout=layout), write_state)
+    lora = ["model.lora.rank=4", "model.lora.alpha=8", "model.lora.layers=[q_proj,k_proj]"]
+    check_run(checkpoint, load_run("toy_grpo", lora))
+    with pytest.raises(CheckpointError, match="LoRA alpha: checkpoint 8, run 64") as caught:
+        check_run(checkpoint, load_run("toy_grpo", [lora[0], lora[2], "model.dtype=bf16"]))
+    assert "dtype: checkpoint fp32, run bf16" in str(caught.value)
 
 
 def test_a_disk_without_room_is_found_before_any_rank_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,7 @@ def test_a_damaged_file_is_a_miss_and_is_written_anew(tmp_path: Path, damage: st
     content[where] ^= 1
     path.write_bytes({"cut short": content[:-3], "a flipped bit": content, "empty": b""}[damage])
     assert cache.read("a") is None
+    assert "a" not in cache
     cache.write({"a": clip(2)})
     assert cache.read("a") is not None
 
