@@ -185,8 +185,8 @@ class TrainingEngine:
     def offload(self) -> None:
         """Move weights, gradients and optimizer state to the CPU's memory; nothing may be called until `reload`.
 
-        DeepSpeed can at ZeRO-1 and ZeRO-2; elsewhere this does nothing. (At ZeRO-3 it takes its own Adam alone, and fails
-        where some weights are frozen; offload_params and offload_optimizer keep them off the GPU for good.)
+        DeepSpeed can at ZeRO-1 and ZeRO-2; elsewhere this does nothing. (At ZeRO-3 it takes its own Adam alone, and
+        fails where some weights are frozen; offload_params and offload_optimizer keep them off the GPU for good.)
         """
         if self._moves_states:
             self._engine.offload_states(pin_memory=torch.cuda.is_available())
