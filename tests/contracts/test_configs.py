@@ -45,11 +45,12 @@ def test_asks_for_what_its_nodes_have(path: Path) -> None:
         assert ("multinode" in path.stem) == (run.cluster.num_nodes > 1)
 
 
-@pytest.mark.parametrize("family", ["toy", "qwen2_5_vl_7b"])
+@pytest.mark.parametrize("family", ["toy", "toy_macm", "qwen2_5_vl_7b"])
 def test_grpo_starts_from_the_model_that_sft_writes(family: str) -> None:
     sft, grpo = load_run(f"{family}_sft"), load_run(f"{family}_grpo")
     assert grpo.model.path == f"{sft.run_dir}/{sft.name}/model"
     assert grpo.video == sft.video
+    assert grpo.motion == sft.motion
 
 
 def test_the_7b_grpo_run_has_the_papers_numbers() -> None:
