@@ -226,22 +226,23 @@ def test_an_engine_with_half_its_weights_refuses_to_generate(engine, ask, origin
 def test_an_engine_that_sleeps_is_woken_by_new_weights_in_vllms_order(engine, ask, original, monkeypatch):
     before = token_ids(generate(engine, ask()))
     calls = []
-    for name in (
-        "sleep",
-        "wake_up",
-        "collective_rpc",
-    ):  # which a CPU engine takes and does nothing at, but for the last
 
-        def noted(*args: object, name: str = name, real=getattr(engine._llm, name), **kwargs: object):
-            calls.append((name, *kwargs.values()) if kwargs else name)
+    def note(name: str) -> None:
+        real = getattr(engine._llm, name)
+
+        def noted(*args: object, **kwargs: object):
+            calls.append((name, *kwargs.values()))
             return real(*args, **kwargs)
 
         monkeypatch.setattr(engine._llm, name, noted)
+
+    for name in ("sleep", "wake_up", "collective_rpc"):  # a CPU engine takes the first two and does nothing
+        note(name)
     engine.sleep()
     with pytest.raises(RolloutError, match="the engine sleeps"):
         generate(engine, ask())
     engine.load_weights([list(original.items())], 3)
-    assert calls == [("sleep", 2), ("wake_up", ["weights"]), "collective_rpc", ("wake_up", ["kv_cache"])]
+    assert calls == [("sleep", 2), ("wake_up", ["weights"]), ("collective_rpc",), ("wake_up", ["kv_cache"])]
     assert token_ids(generate(engine, ask())) == before
     assert engine.version == 3
 
