@@ -1,21 +1,38 @@
-"""`owlcap eval`: figures on held-out clips."""
+"""`owlcap eval`: figures on held-out clips and on published benchmarks."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from owlcap.cli.console import check_out, progress_bar, say
 from owlcap.errors import ConfigError
 
-app = typer.Typer(help="Measure captions on held-out clips.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from owlcap.config import RewardsSection, RlRun
 
+INCOMPLETE = 1  # exit code: there are figures, but not of every item
+JUDGE_CONFIG = "base/judge"  # where no --config is given
 
-@app.callback()
-def _group() -> None:
-    """Keeps `captions` a sub-command while it is the only one."""
+app = typer.Typer(help="Measure captions on held-out clips and on published benchmarks.", no_args_is_help=True)
+
+Source = Annotated[str, typer.Argument(help="A .jsonl of {id, caption} rows, a model folder, or a server's address.")]
+Annotations = Annotated[list[Path], typer.Argument(help="The benchmark's annotations.")]
+Videos = Annotated[Path | None, typer.Option(help="The benchmark's videos, for a model or a server.")]
+Config = Annotated[
+    str | None, typer.Option(help="A rewards YAML or an RL configuration: the judge, and engines and video sampling.")
+]
+Override = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting that wins over it.")]
+Official = Annotated[
+    bool, typer.Option("--official", help="The published script's figures come first; both are shown.")
+]
+NumItems = Annotated[int | None, typer.Option(help="Only so many items, taken evenly.")]
+MaxNewTokens = Annotated[int | None, typer.Option(help="The longest text that a model makes.")]
+ServedModel = Annotated[str | None, typer.Option(help="The model's name at the server, where it has several.")]
+OutFolder = Annotated[Path | None, typer.Option(help="The folder for texts, result.json and index.html.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the files, say what judging would cost, and stop.")]
 
 
 @app.command("captions")
@@ -33,8 +50,11 @@ def captions(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the report here as JSON.")] = None,
     against: Annotated[Path | None, typer.Option(help="An earlier report to compare with, clip by clip.")] = None,
+    text_metrics: Annotated[
+        bool, typer.Option("--text-metrics", help="BLEU, METEOR, ROUGE and CIDEr too (pip install 'owlcap[eval]').")
+    ] = False,
 ) -> None:
-    """CSER and its parts by tag, length and repetition, with standard errors over clips."""
+    """CSER and its parts by tag, length and repetition, with standard errors over clips; and caption metrics."""
     from owlcap.config import RlRun
     from owlcap.config_io import load_run
 
@@ -46,9 +66,13 @@ def captions(
         raise ConfigError("--set changes a setting of --config, and there is none", cure="add --config toy_grpo")
     from owlcap.evaluation.run import run_eval_captions
 
+    if text_metrics:
+        from owlcap.evaluation.benchmarks.coco import check_installed
+
+        check_installed()  # before a model works
     tables: list[str] = []
     with progress_bar("captioning") as progress:
-        run_eval_captions(
+        report = run_eval_captions(
             source,
             data,
             num_clips=num_clips,
@@ -61,3 +85,178 @@ def captions(
             progress=progress,
         )
     say("\n".join(tables))  # after the bar has gone
+    if text_metrics:
+        from owlcap.evaluation.benchmarks.run import text_metrics_of, write_result
+        from owlcap.evaluation.benchmarks.showing import result_text
+
+        result = text_metrics_of(report)
+        say("\n" + result_text(result))
+        if out is not None:
+            write_result(result, out.with_name(f"{out.stem}_text_metrics"))
+
+
+@app.command("dream1k")
+def dream1k(
+    source: Source,
+    annotations: Annotations,
+    videos: Videos = None,
+    config: Config = None,
+    override: Override = None,
+    official: Official = False,
+    num_items: NumItems = None,
+    max_new_tokens: MaxNewTokens = None,
+    served_model: ServedModel = None,
+    out: OutFolder = None,
+    dry_run: DryRun = False,
+) -> None:
+    """DREAM-1K: recall and precision of events, F1, by subset (DREAM-1k.jsonl). Exit code 1: incomplete."""
+    _benchmark(
+        "dream1k",
+        source,
+        annotations,
+        videos,
+        config,
+        override,
+        official,
+        num_items,
+        max_new_tokens,
+        served_model,
+        out,
+        dry_run,
+    )
+
+
+@app.command("vdc")
+def vdc(
+    source: Source,
+    annotations: Annotations,
+    videos: Videos = None,
+    config: Config = None,
+    override: Override = None,
+    official: Official = False,
+    num_items: NumItems = None,
+    max_new_tokens: MaxNewTokens = None,
+    served_model: ServedModel = None,
+    out: OutFolder = None,
+    dry_run: DryRun = False,
+) -> None:
+    """VDC: accuracy and score of questions answered from the caption, by category. Exit code 1: incomplete."""
+    _benchmark(
+        "vdc",
+        source,
+        annotations,
+        videos,
+        config,
+        override,
+        official,
+        num_items,
+        max_new_tokens,
+        served_model,
+        out,
+        dry_run,
+    )
+
+
+@app.command("hmi-bench")
+def hmi_bench(
+    source: Source,
+    annotations: Annotations,
+    videos: Videos = None,
+    config: Config = None,
+    override: Override = None,
+    num_items: NumItems = None,
+    max_new_tokens: MaxNewTokens = None,
+    served_model: ServedModel = None,
+    out: OutFolder = None,
+    dry_run: DryRun = False,
+) -> None:
+    """HMI-Bench: captions (HMI-Bench.json) or questions (HMI-Bench-QA.json). Exit code 1: incomplete."""
+    _benchmark(
+        "hmi-bench",
+        source,
+        annotations,
+        videos,
+        config,
+        override,
+        False,
+        num_items,
+        max_new_tokens,
+        served_model,
+        out,
+        dry_run,
+    )
+
+
+@app.command("compare")
+def compare(
+    first: Annotated[Path, typer.Argument(help="A result: its folder, or a report of `owlcap eval captions`.")],
+    second: Annotated[Path, typer.Argument(help="Another one of the same benchmark.")],
+    official: Official = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the comparison here as JSON.")] = None,
+) -> None:
+    """Two results item by item: differences with standard errors by paired bootstrap."""
+    from owlcap.evaluation.benchmarks.comparing import compare_results, comparison_text
+    from owlcap.evaluation.benchmarks.saving import load_result
+
+    check_out(out)
+    comparison = compare_results(load_result(first), load_result(second), official=official)
+    say(comparison_text(comparison))
+    if out is not None:
+        comparison.write(out)
+
+
+def _benchmark(
+    name: str,
+    source: str,
+    annotations: list[Path],
+    videos: Path | None,
+    config: str | None,
+    override: list[str] | None,
+    official: bool,
+    num_items: int | None,
+    max_new_tokens: int | None,
+    served_model: str | None,
+    out: Path | None,
+    dry_run: bool,
+) -> None:
+    from owlcap.evaluation.benchmarks.run import EvaluationPlan, run_benchmark
+    from owlcap.evaluation.benchmarks.showing import result_text
+
+    rewards, run = _settings(config, override or [])
+    if out is not None:
+        check_out(out / "result.json")
+    plan = EvaluationPlan(
+        benchmark=name,
+        source=source,
+        annotations=tuple(annotations),
+        rewards=rewards,
+        run=run,
+        videos=videos,
+        official=official,
+        num_cases=num_items,
+        max_new_tokens=max_new_tokens,
+        served_model=served_model,
+        out=out,
+    )
+    with progress_bar("captioning") as captioning, progress_bar("judging") as judging:
+        result = run_benchmark(plan, dry_run=dry_run, say=say, captioning=captioning, judging=judging)
+    if result is None:
+        return
+    say(result_text(result))
+    if out is not None:
+        say(f"written to {out / 'result.json'} and {out / 'index.html'}")
+    if not result.is_complete:
+        raise typer.Exit(INCOMPLETE)
+
+
+def _settings(config: str | None, override: list[str]) -> tuple[RewardsSection, RlRun | None]:
+    """The judge's settings, and the run where the configuration is one."""
+    from owlcap.config import RlRun
+    from owlcap.config_io import find_config, load_rewards, load_run, read_layers
+
+    name = config or JUDGE_CONFIG
+    if not any(layer.settings.get("kind") == "rl" for layer in read_layers(find_config(name))):
+        return load_rewards(name, override), None
+    run = load_run(name, override)
+    assert isinstance(run, RlRun)
+    return run.rewards, run

@@ -132,7 +132,7 @@ def evaluate_with_pool(
     check_unique_ids(samples)
     failed: list[ClipProblem] = []
     with GroupScoring(scorer, deadline_s) as scoring:
-        for number, result in enumerate(pool.generate(_requests(samples, sampling)), 1):
+        for number, result in enumerate(pool.generate(generation_requests(samples, sampling)), 1):
             if isinstance(result, RolloutFailure):
                 failed.append(ClipProblem(result.sample.id, f"{result.error}: {result.reason}"))
             else:
@@ -146,7 +146,7 @@ def evaluate_with_pool(
     return make_report(name, rows, failed=failed, unscored=unscored)
 
 
-def _requests(samples: Sequence[Sample], sampling: SamplingSettings) -> list[GenerationRequest]:
+def generation_requests(samples: Sequence[Sample], sampling: SamplingSettings) -> list[GenerationRequest]:
     """One request a sample; completion i of a request draws from its seed + i."""
     if sampling.seed is None:
         return [GenerationRequest(sample, sampling, return_prompt=False) for sample in samples]

@@ -131,7 +131,7 @@ def _evaluate_model(
     from rewards.service import RewardPool
     from rollout.pool import RolloutPool
 
-    engine, cluster = _engine_and_cluster(folder.absolute(), config)
+    engine, cluster = engine_and_cluster(folder.absolute(), config)
     sampling = replace(sampling, max_new_tokens=engine.rollout.max_new_tokens)
     name = f"{folder.name} {'greedy' if sampling.temperature == 0 else 'sampled'}"
     with start_ray(cluster):
@@ -144,7 +144,7 @@ def _evaluate_model(
             rewards.close()
 
 
-def _engine_and_cluster(folder: Path, config: RlRun | None) -> tuple[RolloutEngineSettings, ClusterSection]:
+def engine_and_cluster(folder: Path, config: RlRun | None) -> tuple[RolloutEngineSettings, ClusterSection]:
     """The config's engines and cluster around the model folder; without one, a single engine on this machine."""
     from owlcap.inference.engine import engine_settings
     from owlcap.inference.settings import PolicySettings, find_settings
