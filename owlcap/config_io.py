@@ -9,6 +9,7 @@ that gave it, what is allowed, and the nearest key where the key itself is unkno
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -85,15 +86,15 @@ def load_run(path_or_name: str | Path, overrides: Sequence[str] = ()) -> SftRun 
     return _checked(KINDS[kind], values, path, (*layers, *given))
 
 
-def load_data_run(path_or_name: str | Path, overrides: Sequence[str] = ()) -> DataPipelineRun:
-    """Compose and check the settings of the data pipelines.
+def load_data_run(path_or_name: str | Path | None, overrides: Sequence[str] = ()) -> DataPipelineRun:
+    """Compose and check the settings of the data pipelines; None: every setting as it is by default.
 
     Raises:
         ConfigError: as `load_run`.
     """
-    path = find_config(path_or_name)
-    layers = read_layers(path)
-    merged = OmegaConf.merge(*(layer.settings for layer in layers))
+    path = Path("the command line") if path_or_name is None else find_config(path_or_name)
+    layers = [] if path_or_name is None else read_layers(path)
+    merged = OmegaConf.merge(OmegaConf.create({}), *(layer.settings for layer in layers))
     given = [read_override(text) for text in overrides]
     for override in given:
         _apply(override, merged)
@@ -179,9 +180,18 @@ def _checked(
         raise describe_invalid(schema, error, str(path), lambda key: _place(layers, (*inside, *key))) from error
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that OmegaConf's loader, unlike PyYAML's, takes for a number: `0e0`."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def dump(run: Run) -> str:
     """Write a run as YAML with every setting in it; `load_run` of that file gives an equal run."""
-    return yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(run.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def config_folder() -> Path:

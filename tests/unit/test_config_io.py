@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from owlcap.config import RlRun, SftRun
@@ -76,6 +76,7 @@ def test_a_name_is_found_among_the_configs_from_any_folder(tmp_path: Path, monke
 
 
 @settings(deadline=None, max_examples=30)
+@example(seed=0, lr=1.0, prompt="0e0", betas=(0.0, 0.0))  # a number to OmegaConf, text to PyYAML
 @given(
     seed=st.integers(0, 2**31),
     lr=st.floats(1e-9, 10, allow_nan=False),
