@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,12 +65,7 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
                 allowed="auto, sdpa; flex on a GPU",
                 cure="install flash-attn on the learner's machines, or set model.attention=auto",
             ) from error
-    if info["missing_keys"]:
-        raise ModelError(
-            f"the checkpoint lacks {len(info['missing_keys'])} weights, first {sorted(info['missing_keys'])[0]}",
-            where=str(folder),
-            cure="download or export the folder again",
-        )
+    check_complete(folder, info["missing_keys"])
     use_patch_product(policy)
     use_even_attention(policy)
     use_flex_attention(policy) if attention == "flex" else use_shared_prefix_attention(policy)
@@ -86,6 +81,16 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
         policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy.config.use_cache = False
     return policy.eval().to(device)  # type: ignore[arg-type]
+
+
+def check_complete(folder: Path, missing: Collection[str]) -> None:
+    """Raise ModelError if weights are missing from a checkpoint folder."""
+    if missing:
+        raise ModelError(
+            f"the checkpoint lacks {len(missing)} weights, first {min(missing)}",
+            where=str(folder),
+            cure="download or export the folder again",
+        )
 
 
 def freeze(

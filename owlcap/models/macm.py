@@ -41,6 +41,7 @@ from transformers.vision_utils import get_vision_window_index
 from owlcap.errors import ModelError
 from owlcap.models.load import (
     MOTION_ARCHITECTURE,
+    check_complete,
     check_folder,
     has_motion,
     load_processor,
@@ -170,13 +171,7 @@ def add_motion(checkpoint: str | Path, out: str | Path) -> Path:
         model, info = MotionQwen2_5_VLForConditionalGeneration.from_pretrained(  # type: ignore[misc]
             folder, dtype="auto", output_loading_info=True
         )
-    missing = sorted(name for name in info["missing_keys"] if ".motion_merger." not in name)
-    if missing:
-        raise ModelError(
-            f"the checkpoint lacks {len(missing)} weights, first {missing[0]}",
-            where=str(folder),
-            cure="download or export the folder again",
-        )
+    check_complete(folder, [name for name in info["missing_keys"] if ".motion_merger." not in name])
     visual = model.model.visual
     visual.motion_merger.load_state_dict(visual.merger.state_dict())
     save_policy(model, load_processor(folder), out)
