@@ -9,7 +9,7 @@ so a step costs a few batched matrix products. Residuals, each in units of its u
     key points   pixels / (PIXELS * box diagonal), times the confidence; Huber's beyond OUTLIER
     pose prior   turn of each joint away from a relaxed pose; knees and elbows bend one way only
     shape prior  shape numbers, first from zero, then from the clip's mean
-    time prior   turn of each joint away from the frame it was started from
+    time prior   turn of each joint away from the frame it was started from, where there is one
 
 A frame is first tried from K orientations (facing the camera, away, both sides) and goes on from the best.
 """
@@ -35,7 +35,6 @@ LEAST_POINTS = 5  # visible ones, for a fit to mean anything
 GUESS_STEPS = 8  # from each first guess, before the best goes on
 SHAPE_STEPS = 10  # after the clip's mean shape is known
 CLIP_SHAPE = 0.3  # how far shape numbers go from the clip's mean
-ANCHOR_EVERY = 4  # frames; those between start from the one before
 YAWS = (0.0, 180.0, 90.0, -90.0)  # degrees; 0 faces the camera
 WIDE, MEDIUM, STIFF, HINGE = 1.0, 0.5, 0.25, 0.15  # radians
 SPREAD: dict[str, float] = {"shoulder": WIDE, "hip": WIDE, "elbow": 1.2, "knee": 1.2, "spine": STIFF, "collar": STIFF}
@@ -75,7 +74,7 @@ class _Goal:
     weights: Tensor  # [N, J]: confidence, over the usual error in pixels
     shape: Tensor  # [N, S]
     shape_spread: float
-    start: Tensor | None = None  # rotations [N, B, 3, 3] of the frame before
+    start: Tensor | None = None  # rotations [N, B, 3, 3] that the time prior holds to
 
     def rows(self, index: Tensor) -> _Goal:
         start = None if self.start is None else self.start[index]
@@ -126,22 +125,22 @@ def fit_bodies(
 
 
 def _fit_in_time(solver: _Solver, goal: _Goal, clips: Tensor) -> _State:
-    """Every ANCHOR_EVERY-th frame of a clip from scratch, those between from the anchor before; then one shape."""
+    """Every `anchor_every`-th frame of a clip from scratch, those between from the one before; then one shape."""
     place = torch.cat([torch.arange(int(count)) for count in clips.unique_consecutive(return_counts=True)[1]])
     first = torch.arange(len(place)) - place  # of each frame's clip
-    anchor = first + place // ANCHOR_EVERY * ANCHOR_EVERY
+    anchor = first + place // solver.mesh.anchor_every * solver.mesh.anchor_every
     anchors, index = anchor.unique(return_inverse=True)
     state = solver.search(goal.rows(anchors)).rows(index)
     rest = (anchor != torch.arange(len(place))).nonzero()[:, 0]
     if len(rest):
-        start = replace(goal.rows(rest), start=state.rotations[rest])
-        later = solver.descend(state.rows(rest), start, solver.mesh.num_steps)[0]
+        goal = replace(goal, start=state.rotations.clone())  # anchors are held where they are
+        later = solver.descend(state.rows(rest), goal.rows(rest), solver.mesh.num_steps)[0]
         for mine, theirs in zip(_tensors(state), _tensors(later), strict=True):
             mine[rest] = theirs
     owners, owner = clips.unique(return_inverse=True)
     total = torch.zeros(len(owners), state.shape.shape[1], dtype=torch.float64).index_add_(0, owner, state.shape)
     mean = total / torch.bincount(owner)[:, None]
-    shaped = replace(goal, shape=mean[owner], shape_spread=CLIP_SHAPE, start=None)
+    shaped = replace(goal, shape=mean[owner], shape_spread=CLIP_SHAPE)
     return solver.descend(replace(state, shape=mean[owner]), shaped, SHAPE_STEPS)[0]
 
 

@@ -43,7 +43,8 @@ class MeshSection(Section):
     num_steps: int = Field(default=30, gt=0)  # of the fit, from each first guess
     pose_prior: float = Field(default=1.0, ge=0)  # weight of a relaxed pose
     shape_prior: float = Field(default=1.0, ge=0)  # weight of an average shape
-    time_prior: float = Field(default=1.0, ge=0)  # weight of the pose in the frame fitted before
+    anchor_every: int = Field(default=1, gt=0)  # frames of a clip fitted from scratch; others start from the one before
+    time_prior: float = Field(default=1.0, ge=0)  # weight, for those others, of the pose that they start from
 
 
 class OverlaySection(Section):
