@@ -54,6 +54,8 @@ def test_the_wheel_holds_the_packages_the_configs_and_nothing_else(tmp_path: Pat
     assert configs == {path.relative_to(ROOT / "configs").as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
     prompts = {name for name in names if name.startswith("rewards/prompts/")}
     assert len(prompts) == len(list((ROOT / "rewards" / "prompts").glob("*.*")))
+    templates = {path for kind in ("j2", "css", "js") for path in (ROOT / "owlcap").rglob(f"*.{kind}")}
+    assert {path.relative_to(ROOT).as_posix() for path in templates} <= set(names)
 
 
 def test_no_file_has_outgrown_one_subject() -> None:

@@ -1,13 +1,14 @@
 """Curves of a run: which figures are drawn together, thinned so that a page stays small, as paths of an SVG.
 
 A thinned curve keeps the lowest and the highest value of each of at most MAX_POINTS / 2 spans of steps, so that every
-point is a value that was logged and no spike is lost. Paths are in a square of SIDE x SIDE, first step left, lowest
-value at the bottom; the page stretches it.
+point is a value that was logged and no spike is lost; the means of neighbouring steps are drawn over it. Paths are in a
+square of SIDE x SIDE, first step left, lowest value at the bottom; the page stretches it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from owlcap.evaluation.run_report.reading import Point, RunContents
 
 MAX_POINTS = 400  # of one curve
 MAX_SPARKS = 60  # of one small curve in the table
+MAX_MEANS = 60
 MAX_DOTS = 20  # a curve of no more points has a mark at each: a line of no length with round ends
 SIDE = 1000
 # Titles, and the figures of each with their names on the page.
@@ -60,6 +62,7 @@ class Curve:
     label: str
     path: str  # of an SVG
     points: str  # JSON of [step, value], for the values that are shown on hover
+    mean: str  # path of the means of neighbouring steps; empty where the points are few
     dots: str  # path of a mark at each point; empty where the points are too many for that
     last: float
 
@@ -123,6 +126,16 @@ def thinned(points: Sequence[Point], at_most: int) -> list[Point]:
     return [points[i] for i in sorted(kept)]
 
 
+def means(points: Sequence[Point]) -> list[Point]:
+    """Means over MAX_MEANS spans of neighbouring steps, each at the middle of its span."""
+    size = math.ceil(len(points) / MAX_MEANS)
+    parts = [points[first : first + size] for first in range(0, len(points), size)]
+    return [
+        Point((part[0].step + part[-1].step) // 2, math.fsum(point.value for point in part) / len(part))
+        for part in parts
+    ]
+
+
 def _panel(title: str, named: Sequence[tuple[str, str, Sequence[Point]]]) -> Panel:
     everything = [point for _, _, points in named for point in points]
     steps = min(point.step for point in everything), max(point.step for point in everything)
@@ -133,7 +146,8 @@ def _panel(title: str, named: Sequence[tuple[str, str, Sequence[Point]]]) -> Pan
         shown = json.dumps([[point.step, float(f"{point.value:.6g}")] for point in few], separators=(",", ":"))
         places = _places(few, steps, values)
         dots = "".join(f"M{place}h0" for place in places) if len(points) <= MAX_DOTS else ""
-        curves.append(Curve(name, label, _path(places), shown, dots, points[-1].value))
+        mean = _path(_places(means(points), steps, values)) if len(points) > 2 * MAX_MEANS else ""
+        curves.append(Curve(name, label, _path(places), shown, mean, dots, points[-1].value))
     return Panel(title, tuple(curves), *steps, *values)
 
 

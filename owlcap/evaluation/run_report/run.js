@@ -49,20 +49,23 @@ for (const panel of document.querySelectorAll(".panel")) {
   });
 }
 
-// A unit and its place in the text light up together.
+// A unit and its place in the text light up together, and the place tells what the judge made of it.
 const lit = [];
+const numbersOf = (one) => (one.dataset.unit || one.dataset.units).split(" ");
 document.addEventListener("pointerover", (event) => {
   while (lit.length) lit.pop().classList.remove("lit");
   const here = event.target.closest("mark[data-units], li[data-unit]");
   if (!here) return;
-  const numbers = here.dataset.unit ? [here.dataset.unit] : here.dataset.units.trim().split(" ");
-  const side = here.closest(".sides > div:nth-child(2)");
-  const room = side || here.closest(".caption");
-  for (const other of room.querySelectorAll("mark[data-units], li[data-unit]")) {
-    if (!side && other.closest(".sides > div:nth-child(2)")) continue;
-    const theirs = other.dataset.unit ? [other.dataset.unit] : other.dataset.units.trim().split(" ");
-    if (numbers.some((number) => theirs.includes(number))) { other.classList.add("lit"); lit.push(other); }
+  const reference = here.closest(".of-reference");
+  const units = [];
+  for (const other of (reference || here.closest(".caption")).querySelectorAll("mark[data-units], li[data-unit]")) {
+    if (other.closest(".of-reference") !== reference) continue;
+    if (!numbersOf(other).some((number) => numbersOf(here).includes(number))) continue;
+    other.classList.add("lit");
+    lit.push(other);
+    if (other.dataset.unit) units.push(other.textContent.trim());
   }
+  if (here.dataset.units) here.title = units.join("\n");
 });
 
 // Filters.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from owlcap.evaluation.run_report.curves import MAX_POINTS, all_figures, panels, thinned
+from owlcap.evaluation.run_report.curves import MAX_POINTS, all_figures, means, panels, thinned
 from owlcap.evaluation.run_report.reading import Point, RunContents, read_run
 from owlcap.evaluation.run_report.timing import MAX_COLUMNS, timing
 
@@ -42,6 +42,14 @@ def test_a_thinned_curve_has_both_ends_and_every_spike() -> None:
 
 def test_a_short_curve_is_not_thinned() -> None:
     assert thinned(points(3, 1, 2), 3) == points(3, 1, 2)
+
+
+def test_a_long_curve_has_means_of_neighbouring_steps_over_it(tmp_path: Path) -> None:
+    assert means(points(*[1.0, 3.0] * 60)) == [Point(step, 2.0) for step in range(1, 120, 2)]
+    (long,) = panels(run_with(tmp_path, train__kl=[1.0, 3.0] * 500))
+    (short,) = panels(run_with(tmp_path, train__kl=[1.0, 3.0]))
+    assert long.curves[0].mean
+    assert not short.curves[0].mean
 
 
 def test_a_path_goes_from_the_first_step_to_the_last_and_up_to_the_highest_value(tmp_path: Path) -> None:
