@@ -4,9 +4,10 @@
 
     rewards.judge.kind=openai rewards.judge.model=lexical rewards.judge.base_urls=[http://127.0.0.1:8000/v1]
 
-It answers the prompts of CSER, staged and joint (rewards/prompts): a caption's units are its clauses, and a unit's
-label is the lexical judge's. Equal prompts get equal answers. Delays and faults are drawn from the seed, the prompt and
-how often that prompt was asked before, so that a run does not depend on the order in which requests arrive.
+It answers the prompts of CSER, staged and joint, and of benchmarks (rewards/prompts): a caption's units are its
+clauses, and a unit's label is the lexical judge's. Equal prompts get equal answers. Delays and faults are drawn from
+the seed, the prompt and how often that prompt was asked before, so that a run does not depend on the order in which
+requests arrive.
 
 Tokens are counted by the split that Qwen's tokenizer makes before it looks pieces up (a word with its space, a digit, a
 run of signs), so rare long words count too little. A prompt's tokens count as cached where an earlier prompt begins
@@ -33,6 +34,7 @@ from owlcap.types import Label, Tag
 from rewards.judge_check import statement_label
 from rewards.lexical import LexicalJudge
 from rewards.tags import guess_tag
+from rewards.text import words
 
 HARMLESS = ("extra_text", "thinking")  # replies that can be read all the same
 FAULTS = (
@@ -43,7 +45,7 @@ PASSING = tuple(fault for fault in FAULTS if fault not in ("silent", "401", *HAR
 MODEL = "lexical"
 BLOCK = 64  # characters of a prompt that are cached together
 TOKEN = re.compile(r" ?[^\W\d_]+|\d| ?[^\w\s]+|_|\s+")
-FIELD = re.compile(r'^(PREDICTED|REFERENCE|CAPTION): (".*")$', re.M)
+FIELD = re.compile(r'^([A-Z ]+): (".*")$', re.M)
 STATEMENT = re.compile(r'^\d+\. (".*")$', re.M)
 CLAUSE = re.compile(r"(?<=[.!?;])\s+|,\s+(?:and\s+|then\s+)*|\s+(?:and|while|then|before|after)\s+")
 
@@ -202,7 +204,7 @@ class JudgeServer:
 
 
 async def answer(prompt: str) -> str:
-    """The reply to a prompt of CSER, as compact JSON.
+    """The reply to a prompt of CSER or of a benchmark, as compact JSON where it is an object.
 
     Raises:
         ValueError: another prompt.
@@ -218,7 +220,36 @@ async def answer(prompt: str) -> str:
     if captions.keys() == {"CAPTION"} and prompt.startswith("Split"):
         found = clauses(captions["CAPTION"])
         return _json({tag: [unit for unit in found if guess_tag(unit) == tag] for tag in get_args(Tag)})
-    raise ValueError("this server answers the prompts of CSER only: units, check_predicted, check_reference, joint")
+    benchmark = await _benchmark_answer(captions, statements)
+    if benchmark is not None:
+        return benchmark
+    raise ValueError("this server answers the prompts of CSER (units, check_*, joint) and of benchmarks only")
+
+
+async def _benchmark_answer(fields: dict[str, str], statements: list[str]) -> str | None:
+    """The reply to a benchmark's prompt, by the names of its fields; None for another prompt."""
+    if fields.keys() == {"DESCRIPTION"} and statements:
+        relations = {"supported": "entailment", "contradicted": "contradiction", "not_mentioned": "neutral"}
+        labels = [(one, relations[await label(one, fields["DESCRIPTION"])]) for one in statements]
+        return _json({"events": [{"event": one, "relationship": found, "reason": ""} for one, found in labels]})
+    if fields.keys() == {"DESCRIPTION"}:
+        return _json({"events": clauses(fields["DESCRIPTION"])[:10]})
+    if fields.keys() == {"DESCRIPTION", "QUESTION"}:  # the clause that shares most words with the question
+        asked = set(words(fields["QUESTION"]))
+        return max(clauses(fields["DESCRIPTION"]) or ["nothing"], key=lambda one: len(asked & set(words(one))))
+    if fields.keys() == {"QUESTION", "CORRECT ANSWER", "GIVEN ANSWER"}:
+        share = _shared_words(fields["CORRECT ANSWER"], fields["GIVEN ANSWER"])
+        return str({"pred": "yes" if share >= 0.5 else "no", "score": round(5 * share)})  # as the published one does
+    if fields.keys() == {"REFERENCE", "CAPTION"}:
+        rating = round(10 * _shared_words(fields["REFERENCE"], fields["CAPTION"]))
+        return _json(dict.fromkeys(("details", "interaction", "motivation", "micro_expression", "attributes"), rating))
+    return None
+
+
+def _shared_words(truth: str, said: str) -> float:
+    """Share of the words of one text that the other has."""
+    wanted = set(words(truth))
+    return len(wanted & set(words(said))) / len(wanted) if wanted else 0.0
 
 
 def clauses(caption: str) -> list[str]:

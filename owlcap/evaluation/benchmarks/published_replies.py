@@ -15,6 +15,7 @@ from rewards.chat import InvalidReply
 from rewards.replies import THINK_CLOSE
 
 TRAILING_COMMA = re.compile(r",\s*([}\]])")
+FENCE = re.compile(r"```(?:json|python)?")
 MISSING_COMMA = re.compile(r"}\s*{")
 
 
@@ -24,13 +25,9 @@ def read_dict(text: str) -> dict[str, object]:
     Raises:
         InvalidReply: there is none.
     """
-    text = text.rpartition(THINK_CLOSE)[2]
-    start, end = text.find("{"), text.rfind("}")
-    body = text[start if start >= 0 else 0 : end + 1 if end >= 0 else None].strip().strip("`")
-    body = body if body.startswith("{") else "{" + body
-    body = body if body.endswith("}") else body + "}"
-    mended = TRAILING_COMMA.sub(r"\1", MISSING_COMMA.sub("}, {", " ".join(body.split())))
-    for candidate in (body, mended):
+    text = FENCE.sub("", text.rpartition(THINK_CLOSE)[2]).strip()
+    within = text[max(text.find("{"), 0) : text.rfind("}") + 1]
+    for candidate in (whole for body in (text, within) for whole in (_braced(body), _mended(_braced(body)))):
         for read in (json.loads, _literal):
             try:
                 found = read(candidate)
@@ -39,6 +36,15 @@ def read_dict(text: str) -> dict[str, object]:
             if isinstance(found, dict):
                 return found
     raise InvalidReply("no JSON object or Python dict")
+
+
+def _braced(body: str) -> str:
+    opened = body if body.startswith("{") else "{" + body
+    return opened if opened.endswith("}") else opened + "}"
+
+
+def _mended(body: str) -> str:
+    return TRAILING_COMMA.sub(r"\1", MISSING_COMMA.sub("}, {", " ".join(body.split())))
 
 
 def _literal(text: str) -> object:
