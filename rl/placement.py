@@ -12,7 +12,7 @@ from owlcap.config import ClusterSection, RlRun
 from owlcap.errors import PlacementError
 from owlcap.models.attention import DESCRIBED, chosen_attention
 from rewards.catalogue import judge_calls
-from rl.nodes import ActorPlan, Layout, Node, lay_out
+from rl.nodes import ROUNDING, ActorPlan, Layout, Node, lay_out
 from rl.state import PromptOrder, num_steps
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Resources:
 
     nodes: tuple[Node, ...]
     what: str  # "this machine", or "the Ray cluster (3 nodes)"
+    with_judges: bool = True  # a judge's server beside Ray runs on these; a joined Ray does not see its GPUs
 
     @property
     def cpus(self) -> float:
@@ -64,7 +65,7 @@ class PlacementPlan:
         return sum(actor.count * actor.cpus for actor in self.actors)
 
     @property
-    def gpus(self) -> int:
+    def gpus(self) -> float:
         """GPUs of all actors."""
         return sum(actor.count * actor.gpus for actor in self.actors)
 
@@ -76,9 +77,15 @@ class PlacementPlan:
         return self.num_steps * self.judge_calls_per_step + self.num_evaluations * self.judge_calls_per_evaluation
 
     @property
+    def placed(self) -> tuple[ActorPlan, ...]:
+        """Actors that must find room in what is there."""
+        with_judges = self.resources is None or self.resources.with_judges
+        return tuple(actor for actor in self.actors if with_judges or not actor.beside_ray)
+
+    @property
     def layout(self) -> Layout | None:
         """Which actors go on which node, where the nodes are known."""
-        return lay_out(self.actors, self.resources.nodes) if self.resources else None
+        return lay_out(self.placed, self.resources.nodes) if self.resources else None
 
     @property
     def shortage(self) -> str | None:
@@ -87,10 +94,12 @@ class PlacementPlan:
         if have is None:
             return None
         short = []
-        if self.gpus > have.gpus:
-            short.append(f"{self.gpus} GPUs asked for, {have.gpus} there")
-        if self.cpus > have.cpus + 1e-6:
-            short.append(f"{self.cpus:g} CPUs asked for, {have.cpus:g} there")
+        gpus = sum(actor.count * actor.gpus for actor in self.placed)
+        cpus = sum(actor.count * actor.cpus for actor in self.placed)
+        if gpus > have.gpus + ROUNDING:
+            short.append(f"{gpus:g} GPUs asked for, {have.gpus} there")
+        if cpus > have.cpus + ROUNDING:
+            short.append(f"{cpus:g} CPUs asked for, {have.cpus:g} there")
         return "; ".join(short) or (self.layout.missing if self.layout else None)
 
     def check(self) -> None:
@@ -98,11 +107,12 @@ class PlacementPlan:
         if self.shortage and self.resources:
             raise PlacementError(
                 f"{self.resources.what} cannot hold the run: {self.shortage}",
-                where="cluster.*: " + ", ".join(f"{a.count} x {a.role} ({a.each} each)" for a in self.actors),
+                where="cluster.*: " + ", ".join(f"{a.count} x {a.role} ({a.each} each)" for a in self.placed),
                 allowed="what its nodes have: "
                 + ", ".join(f"{node.name}: {node.cpus:g} CPU, {node.gpus} GPU" for node in self.resources.nodes),
-                cure="lower cluster.learner_ranks, rollout_workers, tensor_parallel or cpus_per_*, or join a larger "
-                "cluster with cluster.ray_address; `owlcap rl CONFIG --dry-run` shows the plan",
+                cure="lower cluster.learner_ranks, rollout_workers, tensor_parallel, motion_actors or cpus_per_*, let "
+                "learner and engines share GPUs (cluster.colocate), run judges elsewhere (cluster.judge_servers=0), or "
+                "join a larger cluster with cluster.ray_address; `owlcap rl CONFIG --dry-run` shows the plan",
             )
 
 
@@ -114,7 +124,7 @@ def plan(cfg: RlRun, resources: Resources | None = None) -> PlacementPlan:
     """
     if resources is None:
         resources = this_machine() if cfg.cluster.ray_address is None else _described(cfg.cluster)
-    c, rollout = cfg.cluster, cfg.rollout
+    rollout = cfg.rollout
     sequences = rollout.prompts_per_step * rollout.group_size
     sampled = sequences * rollout.max_new_tokens
     steps = _num_steps(cfg)
@@ -122,12 +132,8 @@ def plan(cfg: RlRun, resources: Resources | None = None) -> PlacementPlan:
     evaluation = cfg.evaluation
     captions = evaluation.num_clips * (2 if evaluation.sampled else 1) if evaluation.data else 0
     return PlacementPlan(
-        actors=(
-            ActorPlan("learner", c.learner_ranks, c.cpus_per_learner, c.gpus_per_learner, _learner(cfg)),
-            ActorPlan("rollout", c.rollout_workers, c.cpus_per_rollout, c.gpus_per_rollout, _engine(cfg)),
-            ActorPlan("reward", c.reward_workers, c.cpus_per_reward, 0, _rewards(cfg)),
-        ),
-        num_nodes=c.num_nodes,
+        actors=_actors(cfg),
+        num_nodes=cfg.cluster.num_nodes,
         resources=resources,
         prompts_per_step=rollout.prompts_per_step,
         sequences_per_step=sequences,
@@ -151,11 +157,11 @@ def render_plan(cfg: RlRun, resources: Resources | None = None) -> str:
     p = plan(cfg, resources)
     actors = Table("actor", "count", "CPUs each", "GPUs each", "does", box=box.SIMPLE_HEAD, title="Placement")
     for actor in p.actors:
-        actors.add_row(actor.role, str(actor.count), f"{actor.cpus:g}", str(actor.gpus), actor.does)
+        actors.add_row(actor.role, str(actor.count), f"{actor.cpus:g}", f"{actor.gpus:g}", actor.does)
     have = p.resources
     there = f"{have.what} has {have.cpus:g} CPUs, {have.gpus} GPUs" if have else "cluster not joined yet"
     nodes = f"{p.num_nodes} node{'s' if p.num_nodes > 1 else ''}; {there}"
-    actors.add_row("all", str(sum(a.count for a in p.actors)), f"{p.cpus:g}", str(p.gpus), nodes, style="bold")
+    actors.add_row("all", str(sum(a.count for a in p.actors)), f"{p.cpus:g}", f"{p.gpus:g}", nodes, style="bold")
     drawn = _draw(p)
     work = Table("", "a step", "the run", box=box.SIMPLE_HEAD, title="Work")
     for name, count in (
@@ -198,7 +204,9 @@ def joined_cluster() -> Resources:
         for node in alive
         for resources in (node["Resources"],)
     )
-    return Resources(nodes, what=f"the Ray cluster ({len(nodes)} node{'s' if len(nodes) > 1 else ''})")
+    return Resources(
+        nodes, what=f"the Ray cluster ({len(nodes)} node{'s' if len(nodes) > 1 else ''})", with_judges=False
+    )
 
 
 def _described(cluster: ClusterSection) -> Resources | None:
@@ -250,6 +258,28 @@ def _num_steps(cfg: RlRun) -> int | None:
     return num_steps(cfg, PromptOrder(num_rows, cfg.rollout.prompts_per_step, cfg.seed).steps_per_epoch)
 
 
+def _actors(cfg: RlRun) -> tuple[ActorPlan, ...]:
+    """Every kind in the order in which room is found for it, those with GPUs first."""
+    c = cfg.cluster
+    learner = ActorPlan("learner", c.learner_ranks, c.cpus_per_learner, c.gpus_per_learner, _learner(cfg))
+    rollout = ActorPlan("rollout", c.rollout_workers, c.cpus_per_rollout, c.gpus_per_rollout, _engine(cfg))
+    both = ActorPlan(
+        "learner + rollout",
+        c.learner_ranks,
+        c.cpus_per_learner + c.cpus_per_rollout,
+        1,
+        f"in turns on one GPU: {learner.does}; {rollout.does}",
+    )
+    judge = f"{cfg.rewards.judge.model}; its server beside Ray, started by you"
+    others = (
+        ActorPlan("judge", c.judge_servers, c.cpus_per_judge, c.gpus_per_judge, judge, beside_ray=True),
+        ActorPlan("motion", c.motion_actors, c.cpus_per_motion, c.gpus_per_motion, "overlays of the motion pathway"),
+        ActorPlan("reward", c.reward_workers, c.cpus_per_reward, 0, _rewards(cfg)),
+    )
+    first = (both,) if c.colocate else (learner, rollout)
+    return tuple(actor for actor in (*first, *others) if actor.count)
+
+
 def _learner(cfg: RlRun) -> str:
     model, stage = cfg.model, cfg.deepspeed.zero_stage
     reference = ", frozen reference" if cfg.algorithm.kl_beta else ""
@@ -261,7 +291,8 @@ def _learner(cfg: RlRun) -> str:
 
 def _engine(cfg: RlRun) -> str:
     kind = f"vLLM, tensor parallel {cfg.cluster.tensor_parallel}" if cfg.cluster.gpus_per_rollout else "vLLM on CPU"
-    return f"{kind}; {cfg.rollout.max_num_seqs} sequences at a time"
+    transfer = cfg.cluster.settled(cfg.pipeline.mode).weight_transfer.replace("_", " ")
+    return f"{kind}; {cfg.rollout.max_num_seqs} sequences at a time; weights by {transfer}"
 
 
 def _rewards(cfg: RlRun) -> str:
@@ -284,6 +315,21 @@ def _notes(cfg: RlRun) -> tuple[str, ...]:
         notes.append(
             "cluster.cpus_per_node and gpus_per_node are not set, so it cannot be shown what goes on which node"
         )
+    if cfg.cluster.colocate and cfg.deepspeed.zero_stage in (0, 3) and not cfg.deepspeed.offload_params:
+        notes.append(
+            f"at ZeRO-{cfg.deepspeed.zero_stage} DeepSpeed cannot move the learner's states off the GPU while the "
+            "engine has its turn: set deepspeed.zero_stage=2, or 3 with offload_params and offload_optimizer, or leave "
+            "room for both by rollout.gpu_memory_utilization"
+        )
+    judge = cfg.rewards.judge
+    here = [url for url in judge.base_urls if any(name in url for name in ("127.0.0.1", "localhost"))]
+    if judge.kind == "openai" and here and not cfg.cluster.judge_servers:
+        notes.append(
+            f"the judge at {here[0]} runs on these machines, and the plan leaves it no room: set "
+            "cluster.judge_servers, gpus_per_judge and cpus_per_judge"
+        )
+    if cfg.cluster.motion_actors and not cfg.motion.enabled:
+        notes.append("cluster.motion_actors are planned for, but motion.enabled is false: nothing would use them")
     if cfg.num_steps is None and not Path(cfg.data.train).is_file():
         notes.append(f"data.train ({cfg.data.train}) is not there yet, so the run's length is unknown")
     return tuple(notes)

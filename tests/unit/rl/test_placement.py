@@ -158,3 +158,66 @@ def test_a_cluster_is_drawn_from_its_description() -> None:
     for part in ("node 0: 32 CPU, 8 GPU", "6 x learner (1 CPU and 1 GPU)", "2 x rollout (1 CPU and 4 GPU)"):
         assert part in text
     assert "cluster.cpus_per_node" in " ".join(render_plan(rl_run(cluster=ENGINES)).split())
+
+
+SHARED = {"gpus_per_learner": 1, "gpus_per_rollout": 1, "colocate": True, "learner_ranks": 3, "rollout_workers": 3}
+
+
+def test_a_rank_and_the_engine_that_shares_its_gpu_are_placed_as_one() -> None:
+    p = plan(rl_run(cluster=SHARED), machine(16, 4))
+    assert p.gpus == 3
+    assert p.layout is not None
+    assert p.layout.shares[0] == Share("this machine", "learner + rollout", 3)
+    p.check()
+    assert "in turns on one GPU" in " ".join(render_plan(rl_run(cluster=SHARED), machine(16, 4)).split())
+
+
+def test_states_that_deepspeed_cannot_move_off_a_shared_gpu_are_told() -> None:
+    def notes(**deepspeed: object) -> str:
+        return " ".join(plan(rl_run(cluster=SHARED, deepspeed=deepspeed), machine(16, 4)).notes)
+
+    assert "at ZeRO-3 DeepSpeed cannot move" in notes(zero_stage=3)
+    assert "cannot move" not in notes(zero_stage=2)
+    assert "cannot move" not in notes(zero_stage=3, offload_params=True)
+
+
+JUDGED = {"gpus_per_learner": 1, "gpus_per_rollout": 1, "judge_servers": 1, "gpus_per_judge": 2}
+
+
+def test_a_judges_server_takes_room_beside_ray_and_none_of_rays() -> None:
+    cfg = rl_run(cluster=JUDGED)
+    with pytest.raises(PlacementError, match="4 GPUs asked for, 3 there"):
+        plan(cfg, machine(16, 3)).check()
+    plan(cfg, machine(16, 4)).check()
+    joined = Resources(
+        (Node("n0", 16, 2),), what="the Ray cluster", with_judges=False
+    )  # the judge's GPUs hidden from it
+    plan(cfg, joined).check()
+    drawn = render_plan(cfg, machine(16, 4))
+    assert "1 x judge (1 CPU and 2 GPU)" in drawn
+    assert "1 x judge" not in render_plan(cfg, joined)
+
+
+def test_a_judge_on_these_machines_without_room_in_the_plan_is_told() -> None:
+    assert "leaves it no room" in " ".join(plan(with_judge(), TWO_CORES).notes)
+    assert "leaves it no room" not in " ".join(plan(with_judge(cluster={"judge_servers": 1}), machine(4)).notes)
+
+
+def test_motion_actors_share_gpus_and_are_never_divided_over_two() -> None:
+    asked = {"gpus_per_learner": 1, "gpus_per_rollout": 1, "motion_actors": 3, "gpus_per_motion": 0.4}
+    p = plan(rl_run(cluster=asked), machine(16, 4))
+    assert p.layout is not None
+    assert Share("this machine", "motion", 3) in p.layout.shares
+    p.check()
+    with pytest.raises(PlacementError, match=r"1 of 3 motion actors of 1 CPU and 0\.6 GPU each find no node"):
+        plan(rl_run(cluster=asked | {"gpus_per_motion": 0.6}), machine(16, 4)).check()
+
+
+def test_three_nodes_are_drawn_with_every_kind_on_its_node() -> None:
+    described = {"ray_address": "auto", "num_nodes": 3, "cpus_per_node": 8, "gpus_per_node": 4}
+    asked = described | JUDGED | {"learner_ranks": 3, "rollout_workers": 4, "motion_actors": 2, "gpus_per_motion": 0.5}
+    text = render_plan(rl_run(cluster=asked, motion={"enabled": True}))
+    nodes = [line for line in text.splitlines() if " x " in line]
+    for part in ("3 x learner", "4 x rollout", "1 x judge (1 CPU and 2 GPU)", "2 x motion (1 CPU and 0.5 GPU)"):
+        assert any(part in line for line in nodes)
+    assert "will not start" not in text
