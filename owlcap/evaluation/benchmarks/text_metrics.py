@@ -50,7 +50,7 @@ def text_values(tokens: Tokens) -> list[Mapping[str, float]]:
     for row, counts in zip(rows, bleu_counts(tokens), strict=True):
         row |= counts
     for row, counts in zip(rows, meteor_counts(tokens) if tokens.has_java else [()] * len(rows), strict=True):
-        row |= dict(zip(METEOR_NAMES, counts, strict=False))
+        row |= dict(zip(METEOR_NAMES, _without_whole_chunk(counts), strict=False))
     for row, rouge_l, cider in zip(rows, rouge_l_scores(tokens), cider_scores(tokens), strict=True):
         row |= {"rouge_l": rouge_l, "cider": cider}
     for row, said, truth in zip(rows, tokens.said, tokens.truth, strict=True):
@@ -90,9 +90,17 @@ def meteor(counts: Sequence[float]) -> float:
     if not precision or not recall:
         return 0.0
     f_mean = 1 / ((1 - METEOR_ALPHA) / precision + METEOR_ALPHA / recall)
-    whole = said_matched == said and truth_matched == truth and chunks == 1
-    fragmentation = 0.0 if whole else chunks / ((said_matched + truth_matched) / 2)
+    fragmentation = chunks / ((said_matched + truth_matched) / 2)
     return f_mean * (1 - METEOR_GAMMA * fragmentation**METEOR_BETA)
+
+
+def _without_whole_chunk(counts: Sequence[float]) -> Sequence[float]:
+    """METEOR's sums leave out the one chunk of a caption that equals its reference: nothing in it is fragmented."""
+    if not counts:
+        return counts
+    said, truth, *_, chunks, said_matched, truth_matched = counts
+    whole = said_matched == said and truth_matched == truth and chunks == 1
+    return (*counts[:-3], 0.0, *counts[-2:]) if whole else counts
 
 
 def _weighted(content: Sequence[float], function: Sequence[float]) -> float:
