@@ -37,32 +37,33 @@ def draw_bodies(
         overlay: style, background, opacity.
     """
     height, width = frames.shape[1:3]
-    below = torch.from_numpy(frames if overlay.background == "frame" else np.zeros_like(frames)).float()
-    below = below.to(vertices.device)
-    found = rasterise(camera.project(vertices), body.faces, height, width)
+    below = frames if overlay.background == "frame" else np.zeros_like(frames)
+    found = rasterise(camera.project(vertices), body.faces, height, width, cull=True)
     mask = found.mask & torch.from_numpy(drawn).to(vertices.device)[:, None, None]
-    paint = _paint(found, body, vertices, overlay)
-    mixed = overlay.opacity * paint + (1 - overlay.opacity) * below
-    return torch.where(mask[..., None], mixed, below).round().to(torch.uint8).cpu().numpy()
+    paint = _paint(found, mask, body, vertices, overlay).cpu().numpy()
+    pictures, covered = below.copy(), mask.cpu().numpy()
+    mixed = overlay.opacity * paint + (1 - overlay.opacity) * below[covered]
+    pictures[covered] = mixed.round().astype(np.uint8)
+    return pictures
 
 
-def _paint(found: Fragments, body: Body, vertices: Tensor, overlay: OverlaySection) -> Tensor:
-    """The body's colour at each pixel, float [N, H, W, 3]; of no meaning where there is no body."""
+def _paint(found: Fragments, mask: Tensor, body: Body, vertices: Tensor, overlay: OverlaySection) -> Tensor:
+    """The body's colour at each pixel of the mask, float [pixels, 3]."""
     if overlay.style == "silhouette":
-        return torch.tensor(SILHOUETTE, dtype=torch.float32, device=vertices.device).expand(*found.faces.shape, 3)
-    light = shading(found, body.faces, vertices)[..., None]
+        return torch.tensor(SILHOUETTE, dtype=torch.float32).expand(int(mask.sum()), 3)
+    light = shading(found, mask, body.faces, vertices)[:, None]
     if overlay.style == "parts":
-        part = body.part_of_face[found.faces.clamp(min=0)] % NUM_PARTS
+        part = body.part_of_face[found.faces[mask]] % NUM_PARTS
         return part_colors().to(vertices.device)[part] * (0.5 + 0.5 * light)
-    return (overlay.gray * light).expand(*found.faces.shape, 3)
+    return (overlay.gray * light).expand(-1, 3)
 
 
-def shading(found: Fragments, faces: Tensor, vertices: Tensor) -> Tensor:
-    """How light the surface is at each pixel, float [N, H, W], 0 to 1, from smooth normals."""
+def shading(found: Fragments, mask: Tensor, faces: Tensor, vertices: Tensor) -> Tensor:
+    """How light the surface is at each pixel of the mask, float [pixels], 0 to 1, from smooth normals."""
     normals = vertex_normals(vertices, faces)
-    corners = faces[found.faces.clamp(min=0)]  # [N, H, W, 3]
-    batch = torch.arange(len(vertices), device=vertices.device)[:, None, None, None]
-    normal = functional.normalize((normals[batch, corners] * found.weights[..., None]).sum(-2), dim=-1)
+    corners = faces[found.faces[mask]]  # [pixels, 3]
+    picture = mask.nonzero()[:, 0]
+    normal = functional.normalize((normals[picture[:, None], corners] * found.weights[mask][..., None]).sum(-2), dim=-1)
     light = functional.normalize(torch.tensor(LIGHT, device=vertices.device), dim=0)
     diffuse = (normal @ light).clamp(min=0)
     return (AMBIENT + DIFFUSE * diffuse + FACING * (-normal[..., 2]).clamp(min=0)).clamp(max=1)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PAIRS_AT_ONCE = 4_000_000  # (triangle, pixel) pairs tested together: bounds the memory to about 300 MB
+# (Triangle, pixel) pairs tested together: on a CPU few enough for its caches, on a GPU many, within about 300 MB.
+PAIRS_AT_ONCE, PAIRS_AT_ONCE_GPU = 130_000, 4_000_000
 NEAR = 1e-6  # triangles that come nearer to the camera's plane than this are not drawn
 
 
@@ -102,14 +103,15 @@ class _Triangles:
         return cls(corners[kept], kept, first[:, 0], first[:, 1], columns, rows)
 
     def portions(self):
-        """Parts with at most PAIRS_AT_ONCE pairs each (or one triangle)."""
+        """Parts with a bounded number of pairs each (or one triangle)."""
         if not len(self.numbers):
             return
+        limit = PAIRS_AT_ONCE_GPU if self.numbers.is_cuda else PAIRS_AT_ONCE
         pairs = (self.columns * self.rows).cumsum(0)
         start = 0
         while start < len(pairs):
             done = int(pairs[start - 1]) if start else 0
-            end = max(int(torch.searchsorted(pairs, done + PAIRS_AT_ONCE, right=True)), start + 1)
+            end = max(int(torch.searchsorted(pairs, done + limit, right=True)), start + 1)
             part = slice(start, end)
             yield _Triangles(*(getattr(self, name)[part] for name in self.__slots__))
             start = end
@@ -123,23 +125,34 @@ def _draw(part: _Triangles, keys: Tensor, num_faces: int, size: int, width: int)
     columns = part.columns[owner]
     row = torch.div(place, columns, rounding_mode="floor")
     x, y = part.left[owner] + place - row * columns, part.top[owner] + row
-    weights = _flat_weights(part.corners[owner], x, y)
-    inside = ((weights >= 0).all(-1)).nonzero()[:, 0]
-    owner, x, y, weights = owner[inside], x[inside], y[inside], weights[inside]
-    depth = 1 / (weights / part.corners[owner][..., 2]).sum(-1)
+    right, down = x + 0.5, y + 0.5
+    corners = [
+        (part.corners[:, k, 0].contiguous()[owner] - right, part.corners[:, k, 1].contiguous()[owner] - down)
+        for k in range(3)
+    ]
+    areas = _areas(corners)
+    positive = (areas[0] >= 0) & (areas[1] >= 0) & (areas[2] >= 0)
+    negative = (areas[0] <= 0) & (areas[1] <= 0) & (areas[2] <= 0)
+    inside = (positive | negative).nonzero()[:, 0]
+    owner, pixel = owner[inside], (y * width + x)[inside]
+    weights = torch.stack([area[inside] for area in areas], -1)
+    depth = weights.sum(-1) / (weights / part.corners[owner][..., 2]).sum(-1)
     picture = torch.div(part.numbers[owner], num_faces, rounding_mode="floor")
     face = part.numbers[owner] - picture * num_faces
     key = (depth.view(torch.int32).long() << 32) | face
-    keys.scatter_reduce_(0, picture * size + y * width + x, key, "amin")
+    keys.scatter_reduce_(0, picture * size + pixel, key, "amin")
 
 
 def _flat_weights(corners: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Weights [N, 3] of the corners [N, 3, 3] at the centres of pixels, in the plane of the picture."""
-    centre = torch.stack([x, y], -1).to(corners.dtype) + 0.5
-    a, b, c = (corners[..., :2] - centre[:, None]).unbind(1)
-    areas = torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], -1)
+    areas = torch.stack(_areas([(corners[:, k, 0] - (x + 0.5), corners[:, k, 1] - (y + 0.5)) for k in range(3)]), -1)
     return areas / areas.sum(-1, keepdim=True)
 
 
-def _cross(first: Tensor, second: Tensor) -> Tensor:
-    return first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]
+def _areas(corners: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Twice the signed areas of the triangles between the origin and the side opposite of each corner.
+
+    The area at a side is exactly the negative of the same side's in the neighbour, so no pixel falls between the two.
+    """
+    (ax, ay), (bx, by), (cx, cy) = corners
+    return [bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx]

@@ -86,5 +86,6 @@ def test_surfaces_towards_the_light_are_lighter(people):
     vertices, faces = sphere(40, 40)
     vertices = vertices[None] + torch.tensor([0.0, 0.0, 4.0])
     found = rasterise(Camera.of_frame(65, 65, 40.0).project(vertices), faces, 65, 65)
-    light = shading(found, faces, vertices)[0]
+    light = torch.zeros(65, 65)
+    light[found.mask[0]] = shading(found, found.mask, faces, vertices)
     assert light[20, 40] > light[45, 20] + 0.1  # from above and the right
