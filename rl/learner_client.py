@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from owlcap.config import ClusterSection, RlRun
+from owlcap.logging import get_logger
 from owlcap.training.buckets import WeightBucket, WeightDigest
 from owlcap.training.checkpoint import Layout, check_layout, load_meta
 from owlcap.training.features import located
-from owlcap.training.group import gather, make_worker_group, stop_worker_group
+from owlcap.training.group import LearnerLostError, gather, make_worker_group, stop_worker_group
 from owlcap.training.worker import TrainingSpec, WorkerReport
 from owlcap.types import LearnerGroup
 from rl.batching import GroupSize, MiniBatch, plan_update
@@ -23,6 +24,7 @@ from rollout.transfer import EngineActors
 if TYPE_CHECKING:
     from ray.util.placement_group import PlacementGroup
 
+logger = get_logger(__name__)
 UPDATE_DEADLINE_S = 3600.0  # of one step's update, and of gathering or writing the whole state
 
 
@@ -71,14 +73,27 @@ class LearnerClient:
         )
         return cls(spec, learning, cfg.cluster.settled(cfg.pipeline.mode), shared)
 
-    def wait_started(self) -> WorkerReport:
+    def wait_started(self, *, again: bool = False) -> WorkerReport:
         """Wait for the models to be loaded; rank 0's report.
+
+        Args:
+            again: start all ranks once more if one is lost; a second loss is no accident.
 
         Raises:
             ModelError: a checkpoint cannot be used.
             TrainingError: a rank died, or `start_deadline_s` passed.
         """
-        reports: list[WorkerReport] = gather(self._starting, self._cluster.start_deadline_s, "loading the policy")
+        try:
+            reports: list[WorkerReport] = gather(
+                self._starting, self._cluster.start_deadline_s, "loading the policy"
+            )
+        except LearnerLostError as error:
+            if not again:
+                raise
+            logger.warning("the learner starts again: %s", error)
+            self.close()
+            self._launch()
+            return self.wait_started()
         self._layout = reports[0].layout
         return reports[0]
 
