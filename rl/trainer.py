@@ -116,7 +116,7 @@ def start_actors(cfg: RlRun, steps: int) -> Iterator[Actors]:
             pool = stack.enter_context(RolloutPool(settings, cfg.cluster))
         rewards = RewardPool(cfg.rewards, cfg.cluster)
         stack.callback(rewards.close)
-        report = learner.wait_started()
+        report = learner.wait_started(again=True)
         rewards.wait_ready()
         rewards.check()
         logger.info(
