@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from owlcap.config import RlRun
 from owlcap.evaluation.scoring import CaptionScorer, GroupScorerPool
@@ -32,6 +32,9 @@ from rl.collect import Collected, Collection, GroupSource, make_requests, scorin
 from rl.engine_thread import EngineThread
 from rl.state import PromptOrder
 from rl.weight_sync import DirectWeights, SyncStats, WeightBuckets, WeightReceiver, load_weights
+
+if TYPE_CHECKING:
+    from rl.overlays import OverlayActors
 
 T = TypeVar("T")
 
@@ -62,8 +65,11 @@ class StepCaptions:
 class Pipeline:
     """Makes the captions of steps in their order, and keeps the engines busy while the driver trains.
 
+    `source` captions clips: the engines, behind the motion actors where there are any.
+
     Args:
         last_step: no captions are made for steps after it.
+        overlays: makes the overlays of a step's prompts while the step before is trained.
     """
 
     def __init__(
@@ -75,8 +81,11 @@ class Pipeline:
         samples: Sequence[Sample],
         order: PromptOrder,
         last_step: int,
+        overlays: OverlayActors | None = None,
     ) -> None:
         self._cfg, self._thread, self._pool, self._scorer = cfg, thread, pool, scorer
+        self._overlays = overlays
+        self.source: GroupSource = pool if overlays is None else overlays.before(pool)
         self._samples, self._order, self._last_step = samples, order, last_step
         self._ahead = cfg.pipeline.ahead if cfg.pipeline.mode == "async" else 0
         self._deadline_s = scoring_deadline(cfg.rewards, cfg.rollout)
@@ -146,8 +155,11 @@ class Pipeline:
         requests = make_requests(samples, self._cfg.rollout, self._cfg.seed, step, first_index)
         at_once = self._cfg.pipeline.mode != "sync"
         collection = Collection(self._scorer, requests, self._deadline_s, judge_at_once=at_once)
-        generated = self._thread.submit(lambda: collection.generate(self._pool))
-        return _UnderWay(collection, generated, self._order.after(cursor))
+        generated = self._thread.submit(lambda: collection.generate(self.source))
+        after = self._order.after(cursor)
+        if self._overlays is not None:
+            self._overlays.begin([*samples, *(self._samples[row] for row in self._order.rows(after))])
+        return _UnderWay(collection, generated, after)
 
 
 def _together(a: StepCaptions, b: StepCaptions) -> StepCaptions:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from owlcap.config import RlRun
 from owlcap.data.rows import read_rows
@@ -50,6 +51,9 @@ from rl.turns import Turns
 from rollout.pool import RolloutPool
 from rollout.settings import RolloutEngineSettings
 
+if TYPE_CHECKING:
+    from rl.overlays import OverlayActors
+
 logger = get_logger(__name__)
 
 
@@ -61,6 +65,7 @@ class Actors:
     pool: RolloutPool
     rewards: RewardPool
     engine_thread: EngineThread  # alone uses the pool
+    overlays: OverlayActors | None = None
 
 
 def run_rl(cfg: RlRun, resume: bool = False) -> Path:
@@ -116,6 +121,11 @@ def start_actors(cfg: RlRun, steps: int) -> Iterator[Actors]:
             pool = stack.enter_context(RolloutPool(settings, cfg.cluster))
         rewards = RewardPool(cfg.rewards, cfg.cluster)
         stack.callback(rewards.close)
+        overlays = None
+        if cfg.motion.enabled and cfg.cluster.motion_actors:
+            from rl.overlays import OverlayActors  # imports the body models' libraries
+
+            overlays = stack.enter_context(OverlayActors(cfg))
         report = learner.wait_started(again=True)
         rewards.wait_ready()
         rewards.check()
@@ -127,7 +137,7 @@ def start_actors(cfg: RlRun, steps: int) -> Iterator[Actors]:
             len(pool),
             steps,
         )
-        yield Actors(learner, pool, rewards, engine_thread)
+        yield Actors(learner, pool, rewards, engine_thread, overlays)
 
 
 class _Trainer:
@@ -147,7 +157,9 @@ class _Trainer:
         self.evaluator, self.actors = evaluator, actors
         self.last_step = num_steps(cfg, order.steps_per_epoch)
         self.store = CheckpointStore(run.checkpoints, cfg.checkpoint.keep)
-        self.pipeline = Pipeline(cfg, actors.engine_thread, actors.pool, actors.rewards, samples, order, self.last_step)
+        self.pipeline = Pipeline(
+            cfg, actors.engine_thread, actors.pool, actors.rewards, samples, order, self.last_step, actors.overlays
+        )
         self.turns = Turns(actors.learner, actors.pool, self.pipeline.run, shared=cfg.cluster.colocate)
         self.state = TrainerState()
         self.saved_step = 0  # a checkpoint of step 0 would hold nothing that model.path does not
@@ -303,7 +315,8 @@ class _Trainer:
             return
         self._wake_engines()
         actors = self.actors
-        report = self.pipeline.run(lambda: self.evaluator.run(actors.pool, actors.rewards, self.run_dir, metrics, step))
+        source = self.pipeline.source
+        report = self.pipeline.run(lambda: self.evaluator.run(source, actors.rewards, self.run_dir, metrics, step))
         figures = report.scalars()
         shown = "  ".join(f"{name} {figures[name]:.3f}" for name in ("reward", "cser", "f1") if name in figures)
         logger.info("evaluation after step %d, %d clips: %s", step, report.num_scored, shown)

@@ -1,6 +1,6 @@
 """Training with the motion pathway: SFT of the projectors on two ranks and its resume, then LoRA by RL.
 
-The data are toy_run.py's, with two small pictures a clip in the role of overlays; one clip has none.
+The data are toy_run.py's, with two small pictures a clip in the role of overlays for SFT; one clip has none.
 """
 
 from __future__ import annotations
@@ -93,18 +93,21 @@ def test_sft_resumes_bit_for_bit(tuned: RunDir, data: Path, tmp_path: Path) -> N
     assert not moved(tuned.model, copy.model)
 
 
-def test_rl_with_lora_trains_beside_the_motion_merger_and_agrees_with_its_engines(
-    tuned: RunDir, data: Path, world: Path, tmp_path: Path
+def test_rl_with_lora_and_overlays_from_a_motion_actor_agrees_with_its_engines(
+    tuned: RunDir, world: Path, tmp_path: Path
 ) -> None:
+    """The toy world's own rows bring no overlays. One of its eight clips is an empty file."""
     plain = config(world, tmp_path)
+    extract = {"cache": str(tmp_path / "cache"), "min_pixels": 112 * 112, "max_pixels": 112 * 112}
+    made = {"pose": {"source": "toy"}, "key_frames": {"num_frames": 2}, "extract": extract}
     cfg = config(
         world,
         tmp_path,
         num_steps=2,
         model=plain.model.model_dump() | {"path": str(tuned.model), "lora": {"rank": 4}},
-        motion=MOTION,
-        data=plain.data.model_dump() | {"train": str(data / "train.jsonl")},
-        cluster=plain.cluster.model_dump() | {"learner_ranks": 1, "rollout_workers": 1},
+        motion=MOTION | made | {"missing": "error"},
+        cluster=plain.cluster.model_dump()
+        | {"learner_ranks": 1, "rollout_workers": 1, "motion_actors": 1, "cpus_per_motion": 0.2},
         evaluation={"data": None},
     )
     run = RunDir(run_rl(cfg).parent)
@@ -112,6 +115,8 @@ def test_rl_with_lora_trains_beside_the_motion_merger_and_agrees_with_its_engine
     assert len(rows) == 2
     assert all(row["train/mismatch_max"] < 1e-4 for row in rows)  # type: ignore[operator]
     assert moved(tuned.model, run.model) == {"motion_merger", "model"}
+    assert len(list((tmp_path / "cache").rglob("overlay-0.png"))) == 7
+    assert sum(row["rollout/failed"] or 0 for row in rows) == 1
 
 
 def test_a_plain_checkpoint_is_refused_before_anything_starts(data: Path, world: Path, tmp_path: Path) -> None:

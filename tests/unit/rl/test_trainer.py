@@ -179,6 +179,7 @@ class Parts:
     pool: ScriptedPool
     rewards: ScriptedRewards
     engine_thread: EngineThread
+    overlays: None = None
 
 
 def checkpoint(cfg: RlRun) -> Path:
