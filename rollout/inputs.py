@@ -91,7 +91,7 @@ class RequestPreparer:
             decode_s = time.perf_counter() - started
             with self._one_at_a_time:
                 self.num_decoded += 1
-                return self._process(request, clip, decode_s)
+                return self.process(request, clip, decode_s)
         except DataError as error:
             return RolloutFailure(request.sample, type(error).__name__, str(error))
 
@@ -103,7 +103,13 @@ class RequestPreparer:
     def _submit(self, request: GenerationRequest) -> Future[PreparedRequest | RolloutFailure]:
         return self._threads.submit(self.prepare, request)
 
-    def _process(self, request: GenerationRequest, clip: VideoClip, decode_s: float) -> PreparedRequest:
+    def process(self, request: GenerationRequest, clip: VideoClip, decode_s: float = 0.0) -> PreparedRequest:
+        """Process one request whose clip is decoded. One at a time.
+
+        Raises:
+            PromptError: the prompt does not fit, or vLLM and the processor built different ones.
+            ModelError: the checkpoint has no chat template.
+        """
         from vllm.exceptions import VLLMValidationError
 
         sample = request.sample

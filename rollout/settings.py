@@ -31,6 +31,7 @@ class RolloutEngineSettings:
     max_prompt_tokens: int = 8192
     threads: int = 1  # OMP threads of a CPU engine
     seed: int = 0  # of requests that bring no seed of their own
+    logits_processors: tuple[str, ...] = ()  # vLLM's custom ones, module:Class
 
     def __post_init__(self) -> None:
         if self.max_prompt_tokens >= self.rollout.max_model_len:

@@ -115,6 +115,8 @@ def _arguments(settings: RolloutEngineSettings) -> dict[str, Any]:
         from vllm.config import WeightTransferConfig
 
         arguments["weight_transfer_config"] = WeightTransferConfig(backend="nccl")
+    if settings.logits_processors:  # each step is scheduled when the tokens of the last one are known
+        arguments |= {"logits_processors": list(settings.logits_processors), "async_scheduling": False}
     if rollout.kv_cache_gib is not None:
         arguments["kv_cache_memory_bytes"] = int(rollout.kv_cache_gib * 2**30)
     if on_cpu:
