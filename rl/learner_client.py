@@ -84,9 +84,7 @@ class LearnerClient:
             TrainingError: a rank died, or `start_deadline_s` passed.
         """
         try:
-            reports: list[WorkerReport] = gather(
-                self._starting, self._cluster.start_deadline_s, "loading the policy"
-            )
+            reports: list[WorkerReport] = gather(self._starting, self._cluster.start_deadline_s, "loading the policy")
         except LearnerLostError as error:
             if not again:
                 raise

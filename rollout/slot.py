@@ -73,6 +73,7 @@ class WorkerSlot:
         self._settings, self._cluster, self._worker_class = settings, cluster, worker_class
         self._shared = shared
         self.num_restarts = 0
+        self._lost_on_its_way = False  # the replacement before this one
         self.actor: Any = None
         self.placed: ObjectRef
         self._unchecked: list[ObjectRef] = []  # calls that must have succeeded before the actor can generate
@@ -126,23 +127,36 @@ class WorkerSlot:
     def restart(self, reason: str, weights: SyncedWeights | None) -> None:
         """Replace the actor; the new one loads the synced weights first.
 
+        One that was lost before it answered at all, as on a node that is gone but not known to be, is not counted
+        unless the next is lost in the same way.
+
         Raises:
             RolloutError: this worker has been restarted `rollout.max_restarts` times already.
         """
-        limit = self._settings.rollout.max_restarts
-        if self.num_restarts >= limit:
+        limit, on_its_way = self._settings.rollout.max_restarts, not self._has_answered()
+        counts = not on_its_way or self._lost_on_its_way
+        self._lost_on_its_way = on_its_way
+        if counts and self.num_restarts >= limit:
             raise RolloutError(
                 f"rollout worker {self.index} failed again after {limit} restarts",
                 where=reason,
                 cure="see the worker's log (Ray dashboard, or logs/ of the Ray session); rollout.max_restarts "
                 "is the limit",
             )
-        self.num_restarts += 1
+        self.num_restarts += counts
         log.warning("rollout worker %d restarts (%d of %d): %s", self.index, self.num_restarts, limit, reason)
         ray.kill(self.actor)
         self.launch()
         if weights is not None:
             self.load(weights)
+
+    def _has_answered(self) -> bool:
+        """Whether the actor was ever heard of."""
+        try:
+            ray.get(self.placed, timeout=0)
+        except RayError:
+            return False
+        return True
 
     def begin(self, requests: Mapping[int, GenerationRequest], version: int, *, starting: bool = False) -> Stream:
         """Queue a `generate` call for requests keyed by their position in the pool's call.

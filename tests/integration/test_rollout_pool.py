@@ -49,6 +49,7 @@ class ScriptedWorker:
         self.folder, self.index, self.held = Path(settings.model), index, 0
 
     def place(self) -> WorkerPlace:
+        self._play("place")
         return WorkerPlace(ray.get_runtime_context().get_node_id(), os.getpid())
 
     def start(self) -> int:
@@ -220,6 +221,20 @@ def test_a_worker_that_died_between_two_calls_is_replaced_and_its_prompts_live_o
     assert len(answered(list(pool.generate(requests(4))))) == 4
     assert pool.num_restarts == 1
     assert ray.get(before["clip-0"].prompt).token_ids == (0,)
+
+
+def test_a_replacement_that_is_lost_on_its_way_costs_no_second_restart(make_pool, tmp_path):
+    pool = make_pool("second-dies-1", max_restarts=1)
+    (tmp_path / "place-dies-1").touch()  # as if sent to a node that is gone
+    assert len(answered(list(pool.generate(requests(8))))) == 8
+    assert pool.num_restarts == 1
+
+
+def test_replacements_that_never_answer_end_the_run(make_pool, tmp_path):
+    pool = make_pool("second-dies-1", max_restarts=1)
+    (tmp_path / "place-always-1").touch()
+    with pytest.raises(RolloutError, match="worker 1 failed again after 1 restarts"):
+        list(pool.generate(requests(8)))
 
 
 def test_a_worker_that_keeps_failing_ends_the_run(make_pool):
