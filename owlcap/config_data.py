@@ -64,7 +64,9 @@ class PersonSection(Section):
     min_face_points: int = Field(default=2, ge=0)  # of nose, eyes, ears
     min_confidence: float = Field(default=0.5, ge=0, lt=1)
     min_displacement: float = Field(default=0.05, ge=0)  # INTERPRETATION: mean path a second, in box diagonals
-    judge_by: Literal["mean", "every"] = "mean"  # INTERPRETATION: box, key points and face: on average, or in each frame
+    judge_by: Literal["mean", "every"] = (
+        "mean"  # INTERPRETATION: box, key points and face: on average, or in each frame
+    )
 
 
 class HmiSection(Section):
@@ -72,7 +74,14 @@ class HmiSection(Section):
 
     scenes: ScenesSection = ScenesSection()
     person: PersonSection = PersonSection()
-    pose_fps: float = Field(default=4.0, gt=0)  # frames a second on which poses are looked for
+    scan_fps: float = Field(
+        default=1.0, gt=0
+    )  # frames a second of a scene that are searched for stretches of one person
+    pose_fps: float = Field(default=4.0, gt=0)  # frames a second of a segment on which it is judged
+    caption_words: tuple[str, ...] = (  # INTERPRETATION: a source caption without any of these is passed over
+        *("person", "man", "woman", "boy", "girl", "child", "kid", "he", "she", "someone", "player", "dancer"),
+        *("athlete", "figure", "chef", "worker", "lady", "guy", "people"),
+    )
     fine_max_s: float = Field(default=5.0, gt=0)  # segments up to this are fine-grained, longer ones contextual
     whole_video: bool = True  # also caption each source video as a whole
     questions_a_clip: int = Field(default=9, gt=0)  # the published 1,031K over 115K clips

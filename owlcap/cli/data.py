@@ -184,3 +184,24 @@ def examine(
     say(f"{report.text()}\nwritten     {out / 'train.jsonl'}")
     if report.num_failed:
         raise typer.Exit(PROBLEMS_FOUND)
+
+
+@app.command("hmi")
+def hmi(
+    clips: Annotated[Path, typer.Argument(help="A folder of videos, or a JSONL whose rows name one each.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write, or to continue.")],
+    config: Config = None,
+    override: Override = None,
+    video_root: Annotated[Path | None, typer.Option(help="Where relative video paths start.")] = None,
+) -> None:
+    """Human motion data: segments of one person who moves, captions on three levels, questions; report and card."""
+    from owlcap.config_io import load_data_run
+    from owlcap.data.hmi.pipeline import make_hmi
+    from owlcap.data.pipeline.clips import read_clips
+
+    run = load_data_run(config, override or ())
+    with progress_bar("clips") as progress:
+        report = make_hmi(read_clips(clips, video_root), out, run, progress)
+    say(f"{report.text()}\nwritten     {out / 'train.jsonl'}")
+    if report.num_videos_failed or report.num_failed:
+        raise typer.Exit(PROBLEMS_FOUND)

@@ -10,7 +10,7 @@ from typing import Any
 from owlcap.config_data import DataPipelineRun
 from owlcap.data.pipeline.clips import Clip
 from owlcap.data.pipeline.journal import key_of
-from owlcap.data.pipeline.output import PROMPTS_TYPE, TEXT, TIMES, write_records
+from owlcap.data.pipeline.output import JSON, TEXT, TIMES, write_records
 from owlcap.data.pipeline.run import Progress, StepRun, run_step
 from owlcap.data.pipeline.step import Tools, asked, template_of
 from rewards.templates import PromptTemplate, quoted
@@ -23,7 +23,7 @@ COLUMNS = {
     "fused_caption": TEXT,
     "motion_model": TEXT,
     "general_model": TEXT,
-    "prompts": PROMPTS_TYPE,
+    "prompts": JSON,
 }
 
 

@@ -20,7 +20,7 @@ ROWS_AT_ONCE = 1024
 
 # Types of columns by their Arrow names: pyarrow is imported where a file is written.
 TEXT, NUMBER, TRUTH = "string", "double", "bool"
-PROMPTS_TYPE = "map"  # names and hashes
+JSON = "json"  # as text
 UNITS_TYPE = "units"  # list of {text, tag, label}
 TIMES = {"id": TEXT, "video": TEXT, "start_s": NUMBER, "end_s": NUMBER}
 
@@ -49,7 +49,7 @@ def _write_parquet(path: Path, records: Iterator[Mapping[str, Any]], columns: Ma
         TEXT: pa.string(),
         NUMBER: pa.float64(),
         TRUTH: pa.bool_(),
-        PROMPTS_TYPE: pa.string(),
+        JSON: pa.string(),
         UNITS_TYPE: pa.list_(pa.struct({"text": pa.string(), "tag": pa.string(), "label": pa.string()})),
     }
     schema = pa.schema({name: types[kind] for name, kind in columns.items()})
@@ -68,7 +68,7 @@ def _write_parquet(path: Path, records: Iterator[Mapping[str, Any]], columns: Ma
 
 
 def _cell(value: Any, kind: str) -> Any:
-    return json.dumps(value, ensure_ascii=False) if kind == PROMPTS_TYPE else value
+    return json.dumps(value, ensure_ascii=False) if kind == JSON else value
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
@@ -81,9 +81,8 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
         if isinstance(found, Problem):
             raise DataError(f"A record cannot be read: {found.what}", where=found.where, cure="make the file again")
         row = dict(found.row)
-        for name, value in row.items():
-            if name == "prompts" and isinstance(value, str):
-                row[name] = json.loads(value)
+        if isinstance(row.get("prompts"), str):
+            row["prompts"] = json.loads(row["prompts"])
         yield row
 
 

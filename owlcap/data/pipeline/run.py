@@ -8,6 +8,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,11 @@ def run_step(
             _check_servers(run, ready)
             spent = _drive(build, todo, run, ready, folder, key, num_resumed, progress)
     return StepRun(Journal(folder, key), ids, num_resumed, spent, _add_up(out / "records" / name, spent))
+
+
+def ray_for(run: DataPipelineRun) -> AbstractContextManager[None]:
+    """Ray for several steps, so that it starts once."""
+    return start_ray(run.cluster)
 
 
 def _check_servers(run: DataPipelineRun, models: Mapping[str, AskedModelSection]) -> None:
