@@ -12,6 +12,7 @@ from owlcap import errors
 from owlcap.config import VideoSection
 from owlcap.errors import ConfigError
 from owlcap.inference.engine import draw_in_process, engine_settings
+from owlcap.inference.overlays import with_overlays
 from owlcap.inference.settings import PolicySettings, find_settings
 from owlcap.types import RolloutFailure, Sample, SamplingSettings
 from rollout.settings import GenerationRequest
@@ -35,6 +36,7 @@ def caption_video(
 
     Raises:
         VideoError: the file cannot be read as a video.
+        DataError: the policy sees overlays, and the clip gives none.
         ModelError: the folder is no policy.
         PromptError: the clip and the question are too long for the model.
         RolloutError: the engine did not start or answer.
@@ -48,8 +50,9 @@ def caption_video(
     known = find_settings(folder) or PolicySettings()
     settings = replace(known, video=video_section or known.video, prompt=prompt or known.prompt)
     engine = engine_settings(folder, settings, max_new_tokens=max_new_tokens)
-    sample = Sample("video", str(video), settings.prompt, "", "")
-    with VideoLoader(settings.video) as loader:  # first: a bad file is told at once, not after the engine's start
+    sample = with_overlays(Sample("video", str(video), settings.prompt, "", ""), settings.motion)
+    # First: a bad file is told at once, not after the engine's start.
+    with VideoLoader(settings.video, settings.motion) as loader:
         clip = loader.load(sample)
     sampling = SamplingSettings(temperature=0.0, max_new_tokens=engine.rollout.max_new_tokens)
     (result,) = draw_in_process(engine, [GenerationRequest(sample, sampling, False)], {sample.id: clip})
