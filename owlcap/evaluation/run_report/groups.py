@@ -45,6 +45,7 @@ class Evidence:
     units: tuple[UnitView, ...]
     reference_units: tuple[UnitView, ...]
     reference: tuple[Stretch, ...]
+    num_units_cut: int  # beyond MAX_UNITS, of both lists
     replies: tuple[Reply, ...]
 
 
@@ -56,6 +57,7 @@ class CaptionView:
     row: CompletionRow
     text: tuple[Stretch, ...]
     marked: tuple[UnitView, ...]
+    num_cut: int  # characters beyond MAX_CHARACTERS
     evidence: tuple[Evidence, ...]
     kinds: tuple[str, ...]  # "supported-motion" and so on, of its own units: what the filters ask for
 
@@ -106,40 +108,49 @@ def group_view(chosen: Chosen, strip: Strip, replies: Mapping[str, str]) -> Grou
 def _caption(number: int, row: CompletionRow, reference: str, replies: Mapping[str, str]) -> CaptionView:
     text = row.text[:MAX_CHARACTERS]
     judged = [(name, judgement) for name, part in row.parts.items() for judgement in part.judgements]
-    found = [find_predicted(text, _cut(judgement)) for _, judgement in judged]
+    found = [find_predicted(text, judgement)[:MAX_UNITS] for _, judgement in judged]
     evidence = [
-        _evidence(name, _cut(judgement), spans, reference, replies)
+        _evidence(name, judgement, spans, reference, replies)
         for (name, judgement), spans in zip(judged, found, strict=True)
     ]
     marked, spans = next(
         ((one.units, spans) for one, spans in zip(evidence, found, strict=True) if one.units), ((), ())
     )
     kinds = {f"{unit.label}-{unit.tag}" for one in evidence for unit in one.units}
-    return CaptionView(number, row, stretches(text, spans), marked, tuple(evidence), tuple(sorted(kinds)))
-
-
-def _cut(judgement: Judgement) -> Judgement:
-    """Without the units beyond the longest list that is shown."""
-    predicted, reference = judgement.predicted_units[:MAX_UNITS], judgement.reference_units[:MAX_UNITS]
-    return Judgement(predicted, reference, judgement.judge, judgement.reply_ids)
+    return CaptionView(
+        number=number,
+        row=row,
+        text=stretches(text, spans),
+        marked=marked,
+        num_cut=len(row.text) - len(text),
+        evidence=tuple(evidence),
+        kinds=tuple(sorted(kinds)),
+    )
 
 
 def _evidence(
     reward: str, judgement: Judgement, spans: Sequence[Span | None], reference: str, replies: Mapping[str, str]
 ) -> Evidence:
-    reference_spans = find_reference(reference, judgement)
+    reference_spans = find_reference(reference, judgement)[:MAX_UNITS]
+    num_units = len(judgement.predicted_units) + len(judgement.reference_units)
     return Evidence(
         reward=reward,
         judge=judgement.judge,
         units=_units(judgement.predicted_units, spans),
         reference_units=_units(judgement.reference_units, reference_spans),
         reference=stretches(reference, reference_spans),
-        replies=tuple(Reply(id, text[:MAX_REPLY] if (text := replies.get(id)) else None) for id in judgement.reply_ids),
+        num_units_cut=num_units - len(spans) - len(reference_spans),
+        replies=tuple(_reply(id, replies) for id in dict.fromkeys(judgement.reply_ids)),
     )
+
+
+def _reply(id: str, replies: Mapping[str, str]) -> Reply:
+    text = replies.get(id)
+    return Reply(id, None if text is None else text[:MAX_REPLY])
 
 
 def _units(units: Sequence[Unit], spans: Sequence[Span | None]) -> tuple[UnitView, ...]:
     return tuple(
         UnitView(number, unit.text, unit.tag, unit.label, span is not None)
-        for number, (unit, span) in enumerate(zip(units, spans, strict=True), 1)
+        for number, (unit, span) in enumerate(zip(units, spans, strict=False), 1)  # spans: as many as are shown
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -88,7 +89,7 @@ def test_units_are_marked_by_verdict_and_by_tag(page: Read) -> None:
 def test_advantages_replies_failures_and_settings_are_told(page: Read) -> None:
     assert {"up", "down"} <= {name for one in page.of_class("advantage") for name in (one["class"] or "").split()}
     assert REPLY in page.text
-    assert "chatcmpl-gone: its text is not in this machine's cache" in page.text
+    assert "chatcmpl-gone: not in this machine's cache" in page.text
     assert "VideoError: the file is empty" in page.text
     assert "num_steps: 3" in page.text
 
@@ -182,6 +183,18 @@ def test_groups_beyond_the_room_are_left_out_and_counted(made: RunDir, tmp_path:
     assert 0 < len(shown) < 12
     assert set(shown) == {"1", "2", "3"}  # room is shared out: no step starves
     assert f"{12 - len(shown)} more were left out for their size" in page.text
+
+
+def test_an_endless_caption_is_cut_and_says_so(run: RunDir, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in run.rollouts_file(1).read_text().splitlines()]
+    caption = rows[0]["completions"][0]
+    caption["text"] = "word " * 10_000
+    (judgement,) = caption["parts"]["cser"]["judgements"]
+    judgement["predicted_units"] = [{"text": "a cat", "tag": "detail", "label": "supported"}] * 500
+    run.rollouts_file(1).write_text(json.dumps(rows[0]) + "\n")
+    page = read(write_run_report(run.path, tmp_path / "page.html", NO_FRAMES).path)
+    assert "30,000 more characters" in page.text
+    assert "300 more units" in page.text
 
 
 def test_the_command_says_where_the_page_is_and_what_is_missing(
