@@ -33,7 +33,7 @@ def read_dict(text: str) -> dict[str, object]:
                 found = read(candidate)
             except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
                 continue
-            if isinstance(found, dict):
+            if isinstance(found, dict) and found:
                 return found
     raise InvalidReply("no JSON object or Python dict")
 
