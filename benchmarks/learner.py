@@ -101,7 +101,7 @@ def measure(shape: Shape, variant: str, num_groups: int, repeats: int, threads: 
 
     torch.set_num_threads(threads)
     model = policy(plain=variant == "TRL")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
     groups = [make_group(shape, model, seed) for seed in range(num_groups)]
     loss_of = trl_loss(model) if variant == "TRL" else partial(our_loss, model, variant=variant)
     update(loss_of, optimizer, groups[:1])  # buffers and optimizer state exist from here on

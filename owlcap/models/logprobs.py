@@ -8,7 +8,7 @@ code is never reached. Modules are called, never their weights, so ZeRO-3 can ga
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -134,11 +134,38 @@ def _mask(
 def _chunk(
     head: torch.nn.Module, states: torch.Tensor, targets: torch.Tensor, temperature: float, with_entropy: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    logits = head(states).float() / temperature
-    normalizer = logits.logsumexp(-1)
-    logprobs = logits.gather(-1, targets[:, None])[:, 0] - normalizer
-    if not with_entropy:
-        return logprobs, None
-    with torch.no_grad():
-        entropy = normalizer - (logits.softmax(-1) * logits).sum(-1)
-    return logprobs, entropy
+    return _TokenLogprobs.apply(head(states), targets, temperature, with_entropy)  # type: ignore[return-value]
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """Logprobs [n] of targets [n] from logits [n, vocabulary], and entropies [n] without a gradient.
+
+    Written out because a vocabulary is large: autograd's own way reads and writes the logits about twice as often, and
+    keeps fp32 copies of them. Here the logits are kept as they came, and the gradient is softmax less one hot.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, logits: torch.Tensor, targets: torch.Tensor, temperature: float, with_entropy: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        scaled = logits.float() if temperature == 1.0 else logits.float() / temperature
+        largest = scaled.amax(-1)
+        weights = (scaled - largest[:, None]).exp_()
+        total = weights.sum(-1)
+        normalizer = total.log() + largest
+        logprobs = scaled.gather(-1, targets[:, None])[:, 0] - normalizer
+        entropy = None
+        if with_entropy:
+            entropy = normalizer - torch.linalg.vecdot(weights, scaled) / total
+            ctx.mark_non_differentiable(entropy)
+        ctx.save_for_backward(logits, targets, normalizer)
+        ctx.temperature = temperature
+        return logprobs, entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor, _: torch.Tensor | None) -> tuple[torch.Tensor, None, None, None]:  # type: ignore[override]
+        logits, targets, normalizer = ctx.saved_tensors
+        scaled = logits.float() if ctx.temperature == 1.0 else logits.float() / ctx.temperature
+        grad = (grad / ctx.temperature)[:, None]
+        found = (scaled - normalizer[:, None]).exp_().mul_(-grad)
+        return found.scatter_add_(-1, targets[:, None], grad).to(logits.dtype), None, None, None

@@ -172,6 +172,20 @@ def test_temperature_and_entropy_against_the_whole_distribution(policy):
     assert torch.allclose(entropy, distribution.entropy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+def test_gradients_of_logits_are_those_of_the_plain_formula(dtype, tolerance, temperature):
+    draw = torch.Generator().manual_seed(0)
+    states = (3 * torch.randn(5, 40, generator=draw)).to(dtype).requires_grad_()
+    targets, weights = torch.randint(40, (5,), generator=draw), torch.randn(5, generator=draw)
+    logprobs, entropy = module._chunk(torch.nn.Identity(), states, targets, temperature, with_entropy=True)
+    assert not entropy.requires_grad
+    (ours,) = torch.autograd.grad((logprobs * weights).sum(), states)
+    plain = (states.float() / temperature).log_softmax(-1)
+    (expected,) = torch.autograd.grad((plain[torch.arange(5), targets] * weights).sum(), states)
+    assert torch.allclose(ours, expected, rtol=0, atol=tolerance)
+
+
 def test_bf16_weights_give_fp32_logprobs(tiny_policy):
     model = make_policy(tiny_policy, dtype="bf16")
     with torch.no_grad():
