@@ -12,7 +12,7 @@ owlcap
 ├── model           a motion merger for a checkpoint
 ├── motion          key frames of videos with a body drawn over the person
 ├── export          a Hugging Face folder, checked in transformers and vLLM
-├── caption         one video
+├── caption         one video; --msd by both branches of the motion pathway
 ├── demo            all of the above on toy videos
 └── doctor          is this machine ready?
 """
@@ -28,7 +28,20 @@ from typing import Annotated
 
 import typer
 
-from owlcap.cli import cache, data, evaluate, judge, model, motion, report, rewards, serve_rewards, training, whole
+from owlcap.cli import (
+    cache,
+    caption,
+    data,
+    evaluate,
+    judge,
+    model,
+    motion,
+    report,
+    rewards,
+    serve_rewards,
+    training,
+    whole,
+)
 from owlcap.cli.console import show_error
 from owlcap.errors import OwlcapError
 
@@ -80,7 +93,7 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(model.app, name="model")
 app.add_typer(motion.app, name="motion")
 app.command("export")(model.export)
-app.command("caption")(model.caption)
+app.command("caption")(caption.caption)
 app.command("demo")(whole.demo)
 app.command("doctor")(whole.doctor)
 

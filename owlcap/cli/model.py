@@ -1,4 +1,4 @@
-"""`owlcap export` and `owlcap caption`, what a trained policy is for; `owlcap model`, checkpoints."""
+"""`owlcap export`, what a trained policy is for; `owlcap model`, checkpoints."""
 
 from __future__ import annotations
 
@@ -47,15 +47,3 @@ def export(
     from owlcap.export import export as export_policy
 
     export_policy(source, out, name=name, dtype=dtype.value if dtype else None, prompt=prompt, show=say)
-
-
-def caption(
-    model: Annotated[Path, typer.Argument(help="A model folder, such as an exported one.")],
-    video: Annotated[Path, typer.Argument(help="A video file.")],
-    prompt: Annotated[str | None, typer.Option(help="What to ask; else the question it was trained with.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="The longest caption; else the policy's own.")] = None,
-) -> None:
-    """Caption one video, greedily."""
-    from owlcap.inference.caption import caption_video
-
-    say(caption_video(model, video, prompt=prompt, max_new_tokens=max_new_tokens))
