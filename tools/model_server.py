@@ -55,6 +55,10 @@ class ToyModels(JudgeServer):
         self._of_frame = np.concatenate([np.full(len(clip), number) for number, clip in enumerate(frames)])
         self._known = np.stack([_small(frame) for clip in frames for frame in clip])
 
+    def __enter__(self) -> ToyModels:
+        super().__enter__()
+        return self
+
     async def _models(self, _: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "owlcap"}]})
 

@@ -142,8 +142,9 @@ def write_card(path: Path, report: HmiReport, run: DataPipelineRun, prompts: Map
         f"Scenes were cut (content threshold {run.hmi.scenes.threshold:g}), stretches of one person found, and cut "
         f"into segments of {rules.min_s:g} to {rules.max_s:g} s. A segment was kept with exactly one person in more "
         f"than {rules.min_single_share:.0%} of its frames, a box above {rules.min_box_share:.3f} of the picture, at "
-        f"least {rules.min_keypoints} of 17 key points above confidence {rules.min_confidence:g}, {rules.min_face_points} of "
-        f"them on the face, and key points that move {rules.min_displacement:g} box diagonals a second or more "
+        f"least {rules.min_keypoints} of 17 key points above confidence {rules.min_confidence:g}, "
+        f"{rules.min_face_points} of them on the face, and key points that move "
+        f"{rules.min_displacement:g} box diagonals a second or more "
         f"(poses: {run.motion.pose.source}). Captions: a summary, then {run.general_model.model} with the key frames. "
         f"Questions: {run.writer.model}, from the captions alone (M-ACM, arXiv 2510.24767).",
         "",
