@@ -45,7 +45,7 @@ def test_asks_for_what_its_nodes_have(path: Path) -> None:
         assert ("multinode" in path.stem) == (run.cluster.num_nodes > 1)
 
 
-@pytest.mark.parametrize("family", ["toy", "toy_macm", "qwen2_5_vl_7b"])
+@pytest.mark.parametrize("family", ["toy", "toy_macm", "qwen2_5_vl_7b", "qwen2_5_vl_7b_macm"])
 def test_grpo_starts_from_the_model_that_sft_writes(family: str) -> None:
     sft, grpo = load_run(f"{family}_sft"), load_run(f"{family}_grpo")
     assert grpo.model.path == f"{sft.run_dir}/{sft.name}/model"
