@@ -9,15 +9,14 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 from websockets.sync.client import connect
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-FETCHED = Path(sys.prefix) / "chromium"  # where tools/fetch_chromium.py puts its own
+from tools.fetch_chromium import NAMES, TARGET
+
 FLAGS = """
 --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --disable-background-networking
 --disable-component-update --disable-sync --disable-extensions --remote-debugging-port=0
@@ -31,7 +30,7 @@ def find_browser() -> list[str] | None:
     named = os.environ.get("OWLCAP_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if named:
         return [named]
-    fetched = FETCHED / "chromium"
+    fetched = TARGET / "chromium"
     # That build is one process: its helpers need what a bare machine lacks.
     return [str(fetched), "--single-process", "--no-zygote"] if fetched.exists() else None
 
@@ -42,10 +41,10 @@ class Browser:
     def __init__(self, folder: Path) -> None:
         command = find_browser()
         assert command is not None
-        env = os.environ | {"LD_LIBRARY_PATH": str(FETCHED / "lib"), "FONTCONFIG_PATH": str(FETCHED)}
+        env = os.environ | {"LD_LIBRARY_PATH": str(TARGET / "lib"), "FONTCONFIG_PATH": str(TARGET)}
         self._process = subprocess.Popen(
             [*command, *FLAGS.split(), f"--user-data-dir={folder}", "about:blank"],
-            env=env if command[0].startswith(str(FETCHED)) else None,
+            env=env if command[0].startswith(str(TARGET)) else None,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

