@@ -13,14 +13,14 @@ is lost, all ranks are started again from the last checkpoint and the steps afte
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from owlcap.config import RlRun
-from owlcap.data.rows import read_rows
+from owlcap.data.row_file import RowFile
 from owlcap.errors import OwlcapError
 from owlcap.logging import get_logger, setup_logging
 from owlcap.metrics import MetricsWriter
@@ -84,7 +84,7 @@ def run_rl(cfg: RlRun, resume: bool = False) -> Path:
     check_settings(cfg)
     for path in {cfg.model.path, cfg.reference_model or cfg.model.path}:
         check_motion(path, cfg.motion)
-    samples = read_rows(cfg.data.train, cfg.data)
+    samples = RowFile(cfg.data.train, cfg.data)
     order = PromptOrder(len(samples), cfg.rollout.prompts_per_step, cfg.seed)
     evaluator = Evaluator(cfg)
     run = RunDir.create(cfg, resume)
@@ -147,7 +147,7 @@ class _Trainer:
         self,
         cfg: RlRun,
         run: RunDir,
-        samples: list[Sample],
+        samples: Sequence[Sample],
         order: PromptOrder,
         evaluator: Evaluator,
         actors: Actors,

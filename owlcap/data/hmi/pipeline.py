@@ -80,6 +80,7 @@ def make_hmi(clips: Sequence[Clip], out: Path, run: DataPipelineRun, progress: P
     report = HmiReport.of(cut, told, done)
     write_records(out / f"clips.{run.output}", done.journal.records(done.ids), COLUMNS)
     write_rows(out / "train.jsonl", _mix(done, run))
+    write_rows(out / "captions.jsonl", (_caption(record, run) for record in done.journal.records(done.ids)))
     write_rows(out / "questions.jsonl", _all_questions(done))
     report.write(out / "report.json")
     write_card(out / "README.md", report, run, prompts)
@@ -119,10 +120,14 @@ def _kept(record: Mapping[str, Any], run: DataPipelineRun) -> Iterator[dict[str,
 def _mix(done: StepRun, run: DataPipelineRun) -> Iterator[Row]:
     """All captions, and a share of the questions by chance: the same ones for a seed."""
     for record in done.journal.records(done.ids):
-        yield _row(record, record["id"], run.hmi.prompt, record["caption"])
+        yield _caption(record, run)
         for number, row in enumerate(_questions(record)):
             if random.Random(f"{run.hmi.seed}:{record['id']}:{number}").random() < run.hmi.qa_share:
                 yield row
+
+
+def _caption(record: Mapping[str, Any], run: DataPipelineRun) -> Row:
+    return _row(record, record["id"], run.hmi.prompt, record["caption"])
 
 
 def _all_questions(done: StepRun) -> Iterator[Row]:
