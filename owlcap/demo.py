@@ -90,6 +90,7 @@ def run_demo(out: Path, fast: bool = False, seed: int = 0) -> Path:
         ConfigError: `out` holds a demo of another size or seed.
         OwlcapError: a stage failed; run the same command again to continue from where it stopped.
     """
+    from owlcap.evaluation.run_report import write_run_report
     from owlcap.training.cluster import start_ray
 
     out = out.absolute()
@@ -116,6 +117,7 @@ def run_demo(out: Path, fast: bool = False, seed: int = 0) -> Path:
     with _timed(stages, "export, reloaded and compared in transformers and vLLM"):
         serve_line = _export(out, world)
     write_summary(rl_run(rl), size.rl_steps, out / "summary.json", stages)
+    console.print(f"report: {write_run_report(rl_run(rl).path).path}", soft_wrap=True)
     console.print(f"\nserve it: {serve_line}", soft_wrap=True)
     return rl_run(rl).path
 
