@@ -39,7 +39,7 @@ class Finding:
 
 def examine(*, quick: bool = False) -> list[Finding]:
     """Run every check; `quick` leaves out those that import heavy libraries."""
-    findings = [check_python(), *check_packages(), *check_versions()]
+    findings = [check_python(), *check_packages(), *check_versions(), check_vllm_plugin()]
     if not quick:
         findings += [check_import(name) for name in IMPORTS]
         findings.append(check_gpus())
@@ -104,6 +104,17 @@ def check_versions() -> list[Finding]:
         cure = f"pinned is {pins[name]}: make setup REQUIREMENTS=requirements/{kind}.txt"
         findings.append(Finding(f"version {name}", status, str(found), cure))
     return findings
+
+
+def check_vllm_plugin() -> Finding:
+    """vLLM finds the class of checkpoints with a motion merger by itself, in servers too."""
+    plugins = metadata.entry_points(group="vllm.general_plugins")
+    if any(plugin.value == "rollout.vllm_plugin:register" for plugin in plugins):
+        return Finding("vllm plug-in", "ok", "rollout.vllm_plugin")
+    cure = (
+        "motion checkpoints cannot be served: install owlcap anew (pip install --no-deps --editable ., or make setup)"
+    )
+    return Finding("vllm plug-in", "warn", "not registered", cure)
 
 
 def installed_version(name: str) -> str | None:

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from owlcap import doctor
-from owlcap.doctor import Finding, check_import, check_judge_cache, check_packages, check_versions, render
+from owlcap.doctor import (
+    Finding,
+    check_import,
+    check_judge_cache,
+    check_packages,
+    check_versions,
+    check_vllm_plugin,
+    render,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,3 +75,11 @@ def test_a_judge_cache_on_a_network_disk_is_told(
     assert finding.status == status
     assert str(tmp_path / "not" / "yet" / "owlcap" / "judge.sqlite") in finding.found
     assert not (tmp_path / "not").exists()
+
+
+def test_vllm_finds_the_motion_models_class_where_the_project_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_vllm_plugin().status == "ok"
+    monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: ())
+    finding = check_vllm_plugin()
+    assert finding.status == "warn"
+    assert "make setup" in finding.cure

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
+from owlcap.cli import main
 from owlcap.config import LoraSection, ModelSection, MotionSection
 from owlcap.errors import ModelError
 from owlcap.models.load import check_motion, load_policy, load_processor, save_policy
@@ -56,6 +57,17 @@ def test_a_converted_checkpoint_is_a_qwen2_5_vl_folder_of_its_own_architecture(t
 def test_the_auto_class_finds_either_kind_by_its_architecture(tiny_policy, converted):
     kinds = [type(AutoModelForImageTextToText.from_pretrained(path)).__name__ for path in (tiny_policy, converted)]
     assert kinds == ["Qwen2_5_VLForConditionalGeneration", "MotionQwen2_5_VLForConditionalGeneration"]
+
+
+def test_the_command_says_where_the_model_is_and_errors_end_it(tiny_policy, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["model", "add-motion", str(tiny_policy), str(tmp_path / "out")])
+    assert not ended.value.code
+    assert str(tmp_path / "out") in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(["model", "add-motion", str(tmp_path / "nothing"), str(tmp_path / "other")])
+    assert ended.value.code == 2
+    assert "no such model folder" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_converted_once(converted, tmp_path):
