@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from owlcap.cli.caption import EngineName
 from owlcap.cli.console import check_out, progress_bar, say
 from owlcap.errors import ConfigError
 
@@ -42,6 +43,10 @@ def captions(
     num_clips: Annotated[int | None, typer.Option(help="Only the first so many clips.")] = None,
     sampled: Annotated[bool, typer.Option("--sampled", help="Draw at temperature 1 instead of greedily.")] = False,
     num_completions: Annotated[int, typer.Option(help="Captions a clip when sampled; their mean counts.")] = 1,
+    msd: Annotated[
+        bool, typer.Option("--msd", help="Motion Synergetic Decoding, with the settings of motion.decoding.")
+    ] = False,
+    msd_engine: Annotated[EngineName, typer.Option(help="What decodes with --msd.")] = EngineName.transformers,
     config: Annotated[
         str | None, typer.Option(help="An RL configuration, for its rewards, video and cluster sections.")
     ] = None,
@@ -78,6 +83,7 @@ def captions(
             num_clips=num_clips,
             sampled=sampled,
             num_completions=num_completions,
+            msd=msd_engine.value if msd else None,
             config=run,
             out=out,
             against=against,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from owlcap.config import ClusterSection, RewardsSection, RlRun
 from owlcap.errors import ConfigError, DataError
@@ -26,6 +27,7 @@ def run_eval_captions(
     num_clips: int | None = None,
     sampled: bool = False,
     num_completions: int = 1,
+    msd: Literal["transformers", "vllm"] | None = None,
     config: RlRun | None = None,
     out: Path | None = None,
     against: Path | None = None,
@@ -39,7 +41,8 @@ def run_eval_captions(
         data: JSONL in the messages + videos form.
         num_clips: only the first so many clips.
         sampled: draw at temperature 1 instead of greedily; `num_completions` a clip are averaged.
-        config: takes its sections cluster, rollout, rewards, video, data.prompt and data.reference;
+        msd: what decodes by Motion Synergetic Decoding, with the options of motion.decoding; None: plain decoding.
+        config: takes its sections cluster, rollout, motion, rewards, video, data.prompt and data.reference;
             without one: this machine's CPUs, the video settings kept beside the model, the lexical judge.
         out: the report is also written here as JSON.
         against: an earlier report (JSON); the table then shows before, after and the paired difference.
@@ -56,11 +59,14 @@ def run_eval_captions(
     _check(num_clips, sampled, num_completions)
     before = load_report(against) if against else None
     samples = _read_samples(data, config)
+    if Path(source).is_file() and msd:
+        raise ConfigError("captions of a file are not decoded", where=str(source), cure="leave out --msd")
     if Path(source).is_file():
         report = _evaluate_file(Path(source), samples, num_clips, config)
     elif Path(source).is_dir():
         sampling = _sampling(sampled, num_completions, config)
-        report = _evaluate_model(Path(source), samples[:num_clips], sampling, config, progress)
+        evaluate = partial(_evaluate_pairs, decoder=msd) if msd else _evaluate_model
+        report = evaluate(Path(source), samples[:num_clips], sampling, config, progress)
     else:
         raise ConfigError(
             "no such model folder or captions file",
@@ -142,6 +148,32 @@ def _evaluate_model(
                 return evaluate_with_pool(pool, rewards, samples, sampling, name=name, progress=progress)
         finally:
             rewards.close()
+
+
+def _evaluate_pairs(
+    folder: Path,
+    samples: list[Sample],
+    sampling: SamplingSettings,
+    config: RlRun | None,
+    progress: Callable[[int, int], None] | None,
+    *,
+    decoder: Literal["transformers", "vllm"],
+) -> CaptionReport:
+    """Caption the clips with MSD on this machine, scored in this process as they finish."""
+    from owlcap.evaluation.captions import evaluate_with_pool
+    from owlcap.inference.caption_pairs import PairSource
+    from owlcap.inference.synergy import check_pair_sampling, check_synergy
+    from rewards.suite import make_suite
+
+    check_synergy(folder)
+    check_pair_sampling(sampling)
+    engine, _ = engine_and_cluster(folder.absolute(), config)
+    engine = replace(engine, motion=engine.motion.model_copy(update={"enabled": True}))
+    sampling = replace(sampling, max_new_tokens=engine.rollout.max_new_tokens)
+    suite = make_suite(config.rewards if config else RewardsSection())
+    return evaluate_with_pool(
+        PairSource(engine, decoder), suite, samples, sampling, name=f"{folder.name} msd", progress=progress
+    )
 
 
 def engine_and_cluster(folder: Path, config: RlRun | None) -> tuple[RolloutEngineSettings, ClusterSection]:

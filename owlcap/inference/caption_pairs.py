@@ -74,11 +74,7 @@ def caption_pairs(
     settings = pair_settings(folder, known, options)
     sampling = SamplingSettings(temperature=options.temperature, max_new_tokens=settings.rollout.max_new_tokens)
     requests = [GenerationRequest(s, replace(sampling, seed=options.seed + i), False) for i, s in enumerate(samples)]
-    ready = with_overlays(requests, settings.motion)
-    usable = [one for one in ready if isinstance(one, GenerationRequest)]
-    results = _decode(settings, usable, options)
-    for one in ready:
-        yield one if isinstance(one, RolloutFailure) else next(results)
+    yield from decode_requests(settings, requests, options.engine, explain=options.explain)
 
 
 def pair_settings(folder: Path, known: PolicySettings, options: PairOptions) -> RolloutEngineSettings:
@@ -126,25 +122,54 @@ def with_overlays(
     return answers
 
 
-def _decode(
-    settings: RolloutEngineSettings, requests: Sequence[GenerationRequest], options: PairOptions
+def decode_requests(
+    settings: RolloutEngineSettings, requests: Sequence[GenerationRequest], engine: Engine, *, explain: bool = False
 ) -> Iterator[SynergyCaption | RolloutFailure]:
-    if not requests:
-        return
-    if options.engine == "vllm":
-        from owlcap.inference.lockstep import draw_pairs_in_process
+    """One result a request, in order, after its overlays were found or made."""
+    ready = with_overlays(requests, settings.motion)
+    usable = [one for one in ready if isinstance(one, GenerationRequest)]
+    results = _in_vllm(settings, usable) if engine == "vllm" else _in_transformers(settings, usable, explain)
+    for one in ready:
+        yield one if isinstance(one, RolloutFailure) else next(results)
 
-        for result in draw_pairs_in_process(settings, requests):
-            if isinstance(result, RolloutGroup):
-                yield SynergyCaption(result.sample, result.completions[0], result.num_prompt_tokens)
+
+class PairSource:
+    """Captions by both branches, in the role of a rollout pool: what evaluation takes."""
+
+    def __init__(self, settings: RolloutEngineSettings, engine: Engine = "transformers") -> None:
+        self._settings = settings
+        self._engine: Engine = engine
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[RolloutGroup | RolloutFailure]:
+        """One group of a single caption, or a failure, a request, in their order."""
+        for result in decode_requests(self._settings, requests, self._engine):
+            if isinstance(result, SynergyCaption):
+                yield RolloutGroup(result.sample, (result.completion,), num_prompt_tokens=result.num_prompt_tokens)
             else:
                 yield result
-        return
-    captioner = SynergyCaptioner(settings, explain=options.explain)
-    try:
-        yield from captioner.captions(requests)
-    finally:
-        captioner.close()
+
+
+def _in_transformers(
+    settings: RolloutEngineSettings, requests: Sequence[GenerationRequest], explain: bool
+) -> Iterator[SynergyCaption | RolloutFailure]:
+    if requests:
+        captioner = SynergyCaptioner(settings, explain=explain)
+        try:
+            yield from captioner.captions(requests)
+        finally:
+            captioner.close()
+
+
+def _in_vllm(
+    settings: RolloutEngineSettings, requests: Sequence[GenerationRequest]
+) -> Iterator[SynergyCaption | RolloutFailure]:
+    from owlcap.inference.lockstep import draw_pairs_in_process
+
+    for result in draw_pairs_in_process(settings, requests) if requests else ():
+        if isinstance(result, RolloutGroup):
+            yield SynergyCaption(result.sample, result.completions[0], result.num_prompt_tokens)
+        else:
+            yield result
 
 
 def _pictures(folder: Path) -> tuple[str, ...]:
