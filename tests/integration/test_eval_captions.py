@@ -11,6 +11,8 @@ from owlcap.config import RlRun
 from owlcap.data.rows import read_rows
 from owlcap.data.toy import ToyWorld, make_toy_world
 from owlcap.errors import ConfigError, DataError
+from owlcap.evaluation.benchmarks.generating import TEXTS_FILE, TextSource, make_texts
+from owlcap.evaluation.benchmarks.values import Case
 from owlcap.evaluation.report import load_report
 from owlcap.evaluation.run import run_eval_captions
 
@@ -101,6 +103,27 @@ def test_a_model_captions_the_clips_on_ray_and_a_missing_video_is_named(
     assert all(len(set(row.captions)) == 2 for row in report.rows)  # drawn, each from its own seed
     assert report.figure("cser").num_clips == 3
     assert report.mean("completeness") < 0.5  # of a model that has learnt nothing
+
+
+@pytest.mark.slow
+def test_a_benchmarks_texts_are_made_on_ray_and_a_stopped_run_asks_for_the_rest(
+    world: ToyWorld, tiny_policy: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    samples = read_rows(world.test)[:3]
+    cases = [Case(s.id, "all", Path(s.video).stem, s.prompt, s.reference, s.id) for s in samples]
+    cases.append(Case("gone", "all", "gone", "Describe.", "", "gone"))
+    videos = Path(samples[0].video).parent
+    source = TextSource(str(tiny_policy), videos, toy_config(tiny_policy, world.test), max_new_tokens=6)
+    make_texts(source, [], tmp_path / "out")
+    row = {"id": samples[1].id, "caption": "A man waves.", "prompt": samples[1].prompt}
+    (tmp_path / "out" / TEXTS_FILE).write_text(json.dumps(row) + "\n")
+    seen: list[tuple[int, int]] = []
+    texts, problems = make_texts(source, cases, tmp_path / "out", lambda done, total: seen.append((done, total)))
+    assert texts.keys() == {sample.id for sample in samples}
+    assert texts[samples[1].id] == "A man waves."
+    assert [problem.id for problem in problems] == ["gone"]
+    assert seen == [(2, 4), (3, 4)]
+    assert make_texts(source, cases[:3], tmp_path / "out")[0] == texts
 
 
 def toy_config(model: Path, data: Path) -> RlRun:
