@@ -2,6 +2,8 @@
 
 owlcap
 ├── data toy        toy clips with known facts (and the tiny base model)
+├── data import     other projects' formats; data export: for ms-swift and verl; data check: rows, prompts, leaks
+├── data fuse       captions with motion and detail; data examine: verified; data hmi: human motion and questions
 ├── sft, rl         training, from a YAML and key=value overrides
 ├── eval captions   figures of a model or of captions in a file
 ├── report          a run as one HTML file
