@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Literal
 
@@ -108,7 +108,7 @@ def check_versions() -> list[Finding]:
 
 def check_vllm_plugin() -> Finding:
     """vLLM finds the class of checkpoints with a motion merger by itself, in servers too."""
-    plugins = metadata.entry_points(group="vllm.general_plugins")
+    plugins = entry_points(group="vllm.general_plugins")
     if any(plugin.value == "rollout.vllm_plugin:register" for plugin in plugins):
         return Finding("vllm plug-in", "ok", "rollout.vllm_plugin")
     cure = (

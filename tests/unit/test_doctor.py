@@ -79,7 +79,7 @@ def test_a_judge_cache_on_a_network_disk_is_told(
 
 def test_vllm_finds_the_motion_models_class_where_the_project_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_vllm_plugin().status == "ok"
-    monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: ())
+    monkeypatch.setattr(doctor, "entry_points", lambda group: ())
     finding = check_vllm_plugin()
     assert finding.status == "warn"
     assert "make setup" in finding.cure
