@@ -13,7 +13,6 @@ from typing import Any
 
 import ray
 import ray.data
-from ray.exceptions import RayError, RayTaskError, UserCodeException
 
 from motion.actor import MotionActor, plug_ins
 from motion.extract import Extracted, MotionFailure, MotionResult
@@ -60,7 +59,7 @@ def extract_data(samples: Sequence[Sample], motion: MotionSection, progress: Pro
 
     Raises:
         PlacementError: the cluster cannot hold one actor.
-        OwlcapError: of the settings or of model files, from the actors' start.
+        ConfigError, ModelError: of the settings, and of model files.
     """
     clips: dict[tuple[str, float | None, float | None], list[Sample]] = {}
     for sample in samples:
@@ -94,14 +93,11 @@ def _pipeline(rows: list[Sample], motion: MotionSection) -> Iterator[MotionResul
         num_cpus=motion.extract.cpus_per_actor,
         num_gpus=motion.extract.gpus_per_actor,
     )
-    try:
-        for row in results.iter_rows():
-            yield pickle.loads(row["result"])
-    except (UserCodeException, RayTaskError, RayError) as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OwlcapError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        raise cause or error from None
+    for row in results.iter_rows():
+        result = pickle.loads(row["result"])
+        if isinstance(result, OwlcapError):
+            raise result
+        yield result
 
 
 def _check_place(motion: MotionSection) -> None:
