@@ -11,6 +11,26 @@ from pydantic import Field, model_validator
 
 from owlcap.config import CacheSection, ClusterSection, JudgeSection, MotionSection, Section, VideoSection
 
+PERSON_WORDS = (
+    *(
+        "person",
+        "people",
+        "man",
+        "woman",
+        "boy",
+        "girl",
+        "child",
+        "kid",
+        "he",
+        "she",
+        "someone",
+        "figure",
+        "lady",
+        "guy",
+    ),
+    *("player", "dancer", "athlete", "chef", "worker"),
+)
+
 
 class AskedModelSection(JudgeSection):
     """A model that is asked: behind OpenAI-compatible servers, or served here by vLLM while the pipeline runs."""
@@ -78,10 +98,7 @@ class HmiSection(Section):
         default=1.0, gt=0
     )  # frames a second of a scene that are searched for stretches of one person
     pose_fps: float = Field(default=4.0, gt=0)  # frames a second of a segment on which it is judged
-    caption_words: tuple[str, ...] = (  # INTERPRETATION: a source caption without any of these is passed over
-        *("person", "man", "woman", "boy", "girl", "child", "kid", "he", "she", "someone", "player", "dancer"),
-        *("athlete", "figure", "chef", "worker", "lady", "guy", "people"),
-    )
+    caption_words: tuple[str, ...] = PERSON_WORDS  # INTERPRETATION: captions with none of these are passed over
     fine_max_s: float = Field(default=5.0, gt=0)  # segments up to this are fine-grained, longer ones contextual
     whole_video: bool = True  # also caption each source video as a whole
     questions_a_clip: int = Field(default=9, gt=0)  # the published 1,031K over 115K clips

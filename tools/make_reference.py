@@ -15,7 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = tuple(
-    ROOT / "owlcap" / f"{name}.py" for name in ("config", "config_cluster", "config_motion", "config_rewards")
+    ROOT / "owlcap" / f"{name}.py"
+    for name in ("config", "config_cluster", "config_motion", "config_rewards", "config_data")
 )
 PAGE = ROOT / "docs" / "configuration.md"
 
@@ -27,7 +28,8 @@ A run is one YAML file. `owlcap sft` and `owlcap rl` take its path, or the name 
     owlcap rl toy_grpo
     owlcap rl configs/toy_grpo.yaml seed=7 rollout.group_size=4 'rewards.terms[0].weight=2'
 
-- `kind: sft` or `kind: rl` says which run it is.
+- `kind: sft` or `kind: rl` says which run it is. The settings of the data pipelines (`owlcap data fuse`, `examine`,
+  `hmi`; [data.md](data.md)) are those of DataPipelineRun, given by `--config` and `--set`.
 - `extends: base/toy.yaml` starts from another file, relative to this one; what this file says wins, key by key;
   a list replaces the whole list.
 - `key.sub=value` on the command line wins over the files; the value is YAML.
