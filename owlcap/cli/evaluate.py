@@ -244,8 +244,8 @@ def _benchmark(
         served_model=served_model,
         out=out,
     )
-    with progress_bar("captioning") as captioning, progress_bar("judging") as judging:
-        result = run_benchmark(plan, dry_run=dry_run, say=say, captioning=captioning, judging=judging)
+    with progress_bar(name) as progress:
+        result = run_benchmark(plan, dry_run=dry_run, say=say, progress=progress)
     if result is None:
         return
     say(result_text(result))

@@ -66,13 +66,13 @@ def run_benchmark(
     *,
     dry_run: bool = False,
     say: Callable[[str], None] | None = None,
-    captioning: Progress | None = None,
-    judging: Progress | None = None,
+    progress: Progress | None = None,
 ) -> BenchmarkResult | None:
     """Evaluate; None after a dry run, which stops before any model or judge is asked.
 
     Args:
-        say: gets the cost before and the tables after.
+        say: gets the cost, before anything is judged.
+        progress: called with (done, all), first of the texts that a model makes, then of those judged.
 
     Raises:
         ConfigError, DataError: settings or files that cannot be used.
@@ -85,7 +85,7 @@ def run_benchmark(
     if plan.has_texts:
         texts, unmade = read_texts(Path(plan.source), whole.cases), []
     else:
-        texts, unmade = _made_texts(plan, loaded.cases, dry_run, tell, captioning)
+        texts, unmade = _made_texts(plan, loaded.cases, dry_run, tell, progress)
     if texts is None:
         return None
     missing = missing_ids(loaded.cases, texts)
@@ -93,7 +93,7 @@ def run_benchmark(
     tell(cost_line(cost, len(loaded.cases) - len(missing), plan.rewards.judge))
     if dry_run:
         return None
-    scores, failed, usage = judge_texts(loaded.benchmark, loaded.cases, texts, plan.rewards, judging)
+    scores, failed, usage = judge_texts(loaded.benchmark, loaded.cases, texts, plan.rewards, progress)
     finished, notes = loaded.benchmark.finish(scores)
     told = tuple(f"no text for {problem.id}: {problem.reason}" for problem in unmade[:3])
     result = make_result(

@@ -55,9 +55,10 @@ def with_errors(
 def paired_differences(
     first: Sequence[ItemScore], second: Sequence[ItemScore], compute: Compute, num_resamples: int = NUM_RESAMPLES
 ) -> dict[str, tuple[Interval, float | None]]:
-    """Of each figure second - first, over the items that both have, and the share of resamples on the other side of 0.
+    """Of each figure second - first, over the items that both have, and its two-sided p by bootstrap.
 
-    The share is doubled (two-sided) and at most 1; None where there is nothing to draw from.
+    p is twice the share of resamples on the other side of 0, the point itself counted as one of them, and at most 1;
+    None where there is nothing to draw from.
     """
     shared = {score.id for score in first} & {score.id for score in second}
     sides = [sorted((s for s in side if s.id in shared), key=lambda s: (s.group, s.id)) for side in (first, second)]
@@ -105,9 +106,8 @@ def _two_sided(value: float | None, draws: Sequence[float | None]) -> float | No
     present = [draw for draw in draws if draw is not None]
     if value is None or not present:
         return None
-    below = sum(draw <= 0 for draw in present) / len(present)
-    above = sum(draw >= 0 for draw in present) / len(present)
-    return min(1.0, 2 * min(below, above))
+    beyond = min(sum(draw <= 0 for draw in present), sum(draw >= 0 for draw in present))
+    return min(1.0, 2 * (beyond + 1) / (len(present) + 1))
 
 
 def _minus(after: float | None, before: float | None) -> float | None:
