@@ -6,6 +6,7 @@ owlcap
 ├── data fuse       captions with motion and detail; data examine: verified; data hmi: human motion and questions
 ├── sft, rl         training, from a YAML and key=value overrides
 ├── eval captions   figures of a model or of captions in a file
+├── eval dream1k, vdc, hmi-bench, compare   published benchmarks, and two results side by side
 ├── report          a run as one HTML file
 ├── score           saved captions scored by any reward, without training
 ├── serve-rewards   rewards over HTTP, for other training systems
