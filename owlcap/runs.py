@@ -10,6 +10,7 @@ run_dir/name/
   checkpoints/         see owlcap.training.checkpoint
   logs/                driver.log, rollout-0.log, reward-0.log, learner-0.log, ...: see owlcap.logging
   model/               the exported policy, written at the end
+  report.html          all of this to look at: owlcap.evaluation.run_report
 """
 
 from __future__ import annotations

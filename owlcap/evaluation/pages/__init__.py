@@ -63,6 +63,8 @@ def number(value: float | None, digits: int = 4) -> str:
     """A number with so many significant digits: 0.3333, 12.5, 1,234,567, 3.1e-07; "–" for None."""
     if value is None:
         return NOTHING
+    if not math.isfinite(value):
+        return str(value)
     if value == int(value) and abs(value) < 1e15:
         text = f"{int(value):,}"
     else:

@@ -49,7 +49,7 @@ class RunContents:
     config_text: str
     config: Mapping[str, Any]  # as YAML gives it; empty where it cannot be read
     older_configs: tuple[OlderConfig, ...]
-    versions: Mapping[str, Any]
+    versions: Mapping[str, Any]  # as JSON gives it, those of packages beside the others
     figures: Mapping[str, tuple[Point, ...]]  # by name, in order of steps
     times: tuple[float, ...]  # when rows of metrics were written, seconds since 1970
     evaluations: tuple[tuple[int, bool, CaptionReport], ...]  # step, whether sampled
@@ -87,7 +87,7 @@ def read_run(path: Path) -> RunContents:
         config_text=config_text,
         config=_mapping(run.config_file, config_text, problems),
         older_configs=tuple(_older_configs(run, config_text, problems)),
-        versions=_mapping(run.versions_file, _text(run.versions_file, problems), problems),
+        versions=_flat(_mapping(run.versions_file, _text(run.versions_file, problems), problems)),
         figures=figures,
         times=times,
         evaluations=tuple(_evaluations(run, problems)),
@@ -136,15 +136,16 @@ def _read_metrics(file: Path, problems: list[str]) -> tuple[dict[str, tuple[Poin
         try:
             row = json.loads(line)
             step, time = int(row["step"]), float(row.get("time", math.nan))
-        except (ValueError, TypeError, KeyError, AttributeError):
+            values = {name: float("nan" if value is None else value) for name, value in row.items()}
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             wrong.append(f"metrics.jsonl, line {number}, left out: not a row of figures, or cut short")
             continue
         times.extend([time] if math.isfinite(time) else [])
-        for name, value in row.items():
+        for name, value in values.items():
             if name in ("step", "time"):
                 continue
-            if isinstance(value, int | float) and math.isfinite(value):
-                found.setdefault(name, {})[step] = float(value)
+            if math.isfinite(value):
+                found.setdefault(name, {})[step] = value
             else:
                 num_null[name] = num_null.get(name, 0) + 1
     problems += _shortened(wrong, "metrics.jsonl")
@@ -195,6 +196,12 @@ def _mapping(file: Path, text: str, problems: list[str]) -> Mapping[str, Any]:
     if value is not None and not isinstance(value, dict):
         problems.append(f"{file.name} is broken: not a mapping")
     return value if isinstance(value, dict) else {}
+
+
+def _flat(versions: Mapping[str, Any]) -> dict[str, Any]:
+    packages = versions.get("packages")
+    both = {**versions, **(packages if isinstance(packages, dict) else {})}
+    return {name: value for name, value in both.items() if name != "packages" and value is not None}
 
 
 def _shortened(lines: list[str], file: str) -> list[str]:

@@ -132,6 +132,8 @@ def _groups(
     finally:
         if reader:
             reader.close()
+    if chosen and not cards:
+        problems.append(f"no group fits into {options.max_mib:g} MiB: give more with --max-mib")
     cards.sort(key=lambda card: card[:2])
     return _Shown(tuple(card for *_, card in cards), steps, len(chosen) - len(cards), tuple(problems))
 

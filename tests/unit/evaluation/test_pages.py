@@ -19,7 +19,15 @@ TEMPLATE = """{% extends "page.html.j2" %}{% import "macros.html.j2" as ui %}
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (3.0, "3"), (1234567.0, "1,234,567"), (1 / 3, "0.3333"), (12.345, "12.35"), (3.14159e-7, "3.142e-07")],
+    [
+        (0.0, "0"),
+        (3.0, "3"),
+        (1234567.0, "1,234,567"),
+        (1 / 3, "0.3333"),
+        (12.345, "12.35"),
+        (3.14159e-7, "3.142e-07"),
+        (float("nan"), "nan"),
+    ],
 )
 def test_numbers_have_four_digits_or_are_whole(value: float, text: str) -> None:
     assert number(value) == text

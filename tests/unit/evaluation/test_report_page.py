@@ -185,6 +185,11 @@ def test_groups_beyond_the_room_are_left_out_and_counted(made: RunDir, tmp_path:
     assert f"{12 - len(shown)} more were left out for their size" in page.text
 
 
+def test_a_page_in_which_no_group_fits_says_so(made: RunDir, tmp_path: Path) -> None:
+    written = write_run_report(made.path, tmp_path / "page.html", ReportOptions(frames=False, max_mib=0.0001))
+    assert written.problems == ("no group fits into 0.0001 MiB: give more with --max-mib",)
+
+
 def test_an_endless_caption_is_cut_and_says_so(run: RunDir, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in run.rollouts_file(1).read_text().splitlines()]
     caption = rows[0]["completions"][0]

@@ -51,6 +51,7 @@ def _cut(file: Path) -> None:
         ("metrics.jsonl", Path.unlink, "metrics.jsonl cannot be read: No such file or directory"),
         ("metrics.jsonl", _cut, "metrics.jsonl, line 5, left out: not a row of figures, or cut short"),
         ("metrics.jsonl", lambda file: file.write_text("3\n"), "metrics.jsonl, line 1, left out: not a row"),
+        ("metrics.jsonl", lambda file: file.write_text('{"step": Infinity}\n'), "metrics.jsonl, line 1, left out"),
         ("evaluations/step_000003.json", _cut, "evaluations/step_000003.json is left out: not a caption report"),
     ],
 )
