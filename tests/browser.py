@@ -130,11 +130,15 @@ class Browser:
         return [url for url in urls if not url.startswith("data:")]
 
     def close(self) -> None:
-        """End the browser."""
-        self._session = None
-        self.call("Browser.close")
-        self._socket.close()
-        self._process.wait(timeout=START_S)
+        """End the browser, whatever state it is in."""
+        try:
+            self._session = None
+            self.call("Browser.close")
+            self._socket.close()
+            self._process.wait(timeout=START_S)
+        finally:
+            self._process.kill()
+            self._process.wait()
 
     def _address(self) -> str:
         """Read from what the browser says as it starts; what it says later is read and dropped."""
