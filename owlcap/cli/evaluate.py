@@ -38,7 +38,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the files, say wh
 
 @app.command("captions")
 def captions(
-    source: Annotated[str, typer.Argument(help="A model folder, or a .jsonl of {id, caption} rows.")],
+    source: Source,
     data: Annotated[Path, typer.Argument(help="The data set: JSONL with messages and videos.")],
     num_clips: Annotated[int | None, typer.Option(help="Only the first so many clips.")] = None,
     sampled: Annotated[bool, typer.Option("--sampled", help="Draw at temperature 1 instead of greedily.")] = False,
@@ -55,6 +55,7 @@ def captions(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the report here as JSON.")] = None,
     against: Annotated[Path | None, typer.Option(help="An earlier report to compare with, clip by clip.")] = None,
+    served_model: ServedModel = None,
     text_metrics: Annotated[
         bool, typer.Option("--text-metrics", help="BLEU, METEOR, ROUGE and CIDEr too (pip install 'owlcap[eval]').")
     ] = False,
@@ -84,6 +85,7 @@ def captions(
             sampled=sampled,
             num_completions=num_completions,
             msd=msd_engine.value if msd else None,
+            served_model=served_model,
             config=run,
             out=out,
             against=against,

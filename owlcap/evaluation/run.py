@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from owlcap.config import ClusterSection, RewardsSection, RlRun
 from owlcap.errors import ConfigError, DataError
 from owlcap.evaluation.report import CaptionReport, load_report, save_report
+from owlcap.evaluation.served import ServedPolicy, is_address
 from owlcap.types import Sample, SamplingSettings
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def run_eval_captions(
     sampled: bool = False,
     num_completions: int = 1,
     msd: Literal["transformers", "vllm"] | None = None,
+    served_model: str | None = None,
     config: RlRun | None = None,
     out: Path | None = None,
     against: Path | None = None,
@@ -37,11 +39,12 @@ def run_eval_captions(
     """Caption the clips of `data` with a model, or take captions from a file, and score them.
 
     Args:
-        source: a Hugging Face model folder, or a JSONL file of {"id": ..., "caption": ...} rows.
+        source: a Hugging Face model folder, a JSONL file of {"id": ..., "caption": ...} rows, or a server's address.
         data: JSONL in the messages + videos form.
         num_clips: only the first so many clips.
         sampled: draw at temperature 1 instead of greedily; `num_completions` a clip are averaged.
         msd: what decodes by Motion Synergetic Decoding, with the options of motion.decoding; None: plain decoding.
+        served_model: the model's name at the server; None takes the only one.
         config: takes its sections cluster, rollout, motion, rewards, video, data.prompt and data.reference;
             without one: this machine's CPUs, the video settings kept beside the model, the lexical judge.
         out: the report is also written here as JSON.
@@ -59,9 +62,12 @@ def run_eval_captions(
     _check(num_clips, sampled, num_completions)
     before = load_report(against) if against else None
     samples = _read_samples(data, config)
-    if Path(source).is_file() and msd:
-        raise ConfigError("captions of a file are not decoded", where=str(source), cure="leave out --msd")
-    if Path(source).is_file():
+    if msd and not Path(source).is_dir():
+        raise ConfigError("only a model folder is decoded here", where=str(source), cure="leave out --msd")
+    if is_address(source):
+        sampling = _sampling(sampled, num_completions, config)
+        report = _evaluate_server(str(source), served_model, samples[:num_clips], sampling, config, progress)
+    elif Path(source).is_file():
         report = _evaluate_file(Path(source), samples, num_clips, config)
     elif Path(source).is_dir():
         sampling = _sampling(sampled, num_completions, config)
@@ -71,7 +77,7 @@ def run_eval_captions(
         raise ConfigError(
             "no such model folder or captions file",
             where=str(source),
-            allowed="a Hugging Face model folder, or a .jsonl file of {id, caption} rows",
+            allowed="a Hugging Face model folder, a .jsonl file of {id, caption} rows, or a server's address (http...)",
         )
     if out:
         save_report(report, out)
@@ -148,6 +154,25 @@ def _evaluate_model(
                 return evaluate_with_pool(pool, rewards, samples, sampling, name=name, progress=progress)
         finally:
             rewards.close()
+
+
+def _evaluate_server(
+    address: str,
+    served_model: str | None,
+    samples: list[Sample],
+    sampling: SamplingSettings,
+    config: RlRun | None,
+    progress: Callable[[int, int], None] | None,
+) -> CaptionReport:
+    """Caption the clips by a served policy, scored in this process as they finish."""
+    from owlcap.evaluation.captions import evaluate_with_pool
+    from rewards.suite import make_suite
+
+    if config:
+        sampling = replace(sampling, max_new_tokens=config.rollout.max_new_tokens)
+    policy = ServedPolicy(address, served_model)
+    suite = make_suite(config.rewards if config else RewardsSection())
+    return evaluate_with_pool(policy, suite, samples, sampling, name=policy.model, progress=progress)
 
 
 def _evaluate_pairs(

@@ -8,33 +8,28 @@ another video sampling or another length are refused instead of mixed in.
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import json
-import mimetypes
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from owlcap.config import RlRun
-from owlcap.errors import ConfigError, DataError, RolloutError
+from owlcap.errors import ConfigError, DataError
 from owlcap.evaluation.benchmarks.files import json_lines
 from owlcap.evaluation.benchmarks.values import Case
+from owlcap.evaluation.captions import GroupSource, generation_requests
 from owlcap.evaluation.report import ClipProblem
 from owlcap.evaluation.saved import json_text
+from owlcap.evaluation.served import ServedPolicy, is_address
+from owlcap.inference.settings import DEFAULT_MAX_NEW_TOKENS
 from owlcap.types import RolloutFailure, Sample, SamplingSettings
 
 TEXTS_FILE, MADE_BY_FILE = "texts.jsonl", "made_by.json"
 VIDEO_ENDINGS = (".mp4", ".MP4", ".mkv", ".webm", ".mov", ".avi")
-SERVER_CONCURRENCY = 8  # requests in flight; each carries a video
-SERVER_DEADLINE_S = 600.0  # of one request
-KEY_VARIABLE = "OWLCAP_SERVER_API_KEY"
 ALLOWED = "rows that an earlier run wrote"
-
-Keep = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +48,6 @@ class TextSource:
     run: RlRun | None = None
     served_model: str | None = None
     max_new_tokens: int | None = None
-
-    @property
-    def is_server(self) -> bool:
-        """Whether it is an address."""
-        return self.model.startswith(("http://", "https://"))
 
 
 def make_texts(
@@ -80,18 +70,21 @@ def make_texts(
             problems.append(ClipProblem(case.id, f"no video {case.video} in {source.videos}"))
         else:
             samples.append(Sample(case.id, str(video), case.prompt, "", case.reference))
-    with path.open("a", encoding="utf-8") as file:
-        prompts = {case.id: case.prompt for case in cases}
-
-        def keep(id_: str, text: str) -> None:
-            texts[id_] = text
-            file.write(json_text({"id": id_, "caption": text, "prompt": prompts[id_]}) + "\n")
+    if not samples:
+        return texts, problems
+    prompts = {case.id: case.prompt for case in cases}
+    with path.open("a", encoding="utf-8") as file, _generator(source) as (generator, longest):
+        sampling = SamplingSettings(temperature=0.0, max_new_tokens=longest)
+        for result in generator.generate(generation_requests(samples, sampling)):
+            id_ = result.sample.id
+            if isinstance(result, RolloutFailure):
+                problems.append(ClipProblem(id_, f"{result.error}: {result.reason}"))
+                continue
+            texts[id_] = result.completions[0].text.strip()
+            file.write(json_text({"id": id_, "caption": texts[id_], "prompt": prompts[id_]}) + "\n")
             file.flush()
             if progress:
                 progress(len(texts), len(cases))
-
-        if samples:
-            problems += (_ask_server if source.is_server else _ask_pool)(source, samples, keep)
     return texts, problems
 
 
@@ -139,7 +132,7 @@ def _check_made_by(source: TextSource, folder: Path) -> None:
 
 def _made_by(source: TextSource) -> dict[str, Any]:
     made_by: dict[str, Any] = {"model": source.model, "max_new_tokens": source.max_new_tokens}
-    if source.is_server:
+    if is_address(source.model):
         return made_by | {"served_model": source.served_model}
     folder = Path(source.model)
     files = sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".json"))
@@ -149,83 +142,17 @@ def _made_by(source: TextSource) -> dict[str, Any]:
     return made_by
 
 
-def _ask_pool(source: TextSource, samples: Sequence[Sample], keep: Keep) -> list[ClipProblem]:
-    from owlcap.evaluation.captions import generation_requests
+@contextmanager
+def _generator(source: TextSource) -> Iterator[tuple[GroupSource, int]]:
+    """What captions, and the longest text that it makes."""
+    if is_address(source.model):
+        yield ServedPolicy(source.model, source.served_model), source.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+        return
     from owlcap.evaluation.run import engine_and_cluster
     from owlcap.training.cluster import start_ray
     from rollout.pool import RolloutPool
 
     engine, cluster = engine_and_cluster(Path(source.model).absolute(), source.run)
-    length = min(source.max_new_tokens or engine.rollout.max_new_tokens, engine.rollout.max_new_tokens)
-    sampling = SamplingSettings(temperature=0.0, max_new_tokens=length)
-    problems: list[ClipProblem] = []
+    longest = engine.rollout.max_new_tokens
     with start_ray(cluster), RolloutPool(engine, cluster) as pool:
-        for result in pool.generate(generation_requests(samples, sampling)):
-            if isinstance(result, RolloutFailure):
-                problems.append(ClipProblem(result.sample.id, f"{result.error}: {result.reason}"))
-            else:
-                keep(result.sample.id, result.completions[0].text.strip())
-    return problems
-
-
-def _ask_server(source: TextSource, samples: Sequence[Sample], keep: Keep) -> list[ClipProblem]:
-    return asyncio.run(_ask_all(source, samples, keep))
-
-
-async def _ask_all(source: TextSource, samples: Sequence[Sample], keep: Keep) -> list[ClipProblem]:
-    import openai
-
-    client = openai.AsyncOpenAI(
-        base_url=source.model, api_key=os.environ.get(KEY_VARIABLE) or "none", timeout=SERVER_DEADLINE_S, max_retries=3
-    )
-    slots = asyncio.Semaphore(SERVER_CONCURRENCY)
-    problems: list[ClipProblem] = []
-
-    async def one(sample: Sample) -> None:
-        async with slots:
-            try:
-                keep(sample.id, await _ask_one(client, source, name, sample))
-            except (openai.OpenAIError, OSError) as error:
-                problems.append(ClipProblem(sample.id, f"{type(error).__name__}: {str(error)[:200]}"))
-
-    with _server_errors(source):
-        name = source.served_model or await _only_model(client, source)
-    async with client:
-        await asyncio.gather(*(one(sample) for sample in samples))
-    return problems
-
-
-async def _ask_one(client: Any, source: TextSource, name: str, sample: Sample) -> str:
-    from owlcap.export.serve import chat_request
-    from owlcap.inference.settings import PolicySettings
-
-    kind = mimetypes.guess_type(sample.video)[0] or "video/mp4"
-    content = await asyncio.to_thread(Path(sample.video).read_bytes)
-    url = f"data:{kind};base64,{base64.b64encode(content).decode()}"
-    settings = PolicySettings(prompt=sample.prompt)
-    if source.max_new_tokens:
-        settings = replace(settings, max_new_tokens=source.max_new_tokens)
-    completion = await client.chat.completions.create(**chat_request(settings, name, url))
-    return (completion.choices[0].message.content or "").strip()
-
-
-async def _only_model(client: Any, source: TextSource) -> str:
-    models = [model.id for model in (await client.models.list()).data]
-    if len(models) != 1:
-        raise ConfigError(
-            f"the server has {len(models)} models",
-            where=source.model,
-            allowed=", ".join(models),
-            cure="add --served-model",
-        )
-    return models[0]
-
-
-@contextmanager
-def _server_errors(source: TextSource) -> Iterator[None]:
-    import openai
-
-    try:
-        yield
-    except openai.OpenAIError as error:
-        raise RolloutError(f"the server does not answer: {error}", where=source.model) from error
+        yield pool, min(source.max_new_tokens or longest, longest)

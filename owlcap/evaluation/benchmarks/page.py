@@ -11,7 +11,7 @@ from owlcap.evaluation.benchmarks.values import BenchmarkResult, ItemScore
 from owlcap.evaluation.pages import environment, render_page
 
 SHOWN_ITEMS = 200  # of the lowest values first: a page of thousands would not open
-TITLES = {"ours": "Figures", "official": "Figures as the published script computes them"}
+TITLES = {"ours": "Our figures", "official": "Figures as the published script computes them"}
 
 
 @dataclass(frozen=True, slots=True)

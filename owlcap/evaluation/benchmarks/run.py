@@ -21,6 +21,7 @@ from owlcap.evaluation.benchmarks.text_metrics import add_text_values
 from owlcap.evaluation.benchmarks.texts import read_texts
 from owlcap.evaluation.benchmarks.values import BenchmarkResult, Case, ItemScore
 from owlcap.evaluation.report import CaptionReport, ClipProblem
+from owlcap.evaluation.served import is_address
 from rewards.chat import Usage
 
 PAGE_FILE = "index.html"
@@ -201,7 +202,7 @@ def _made_texts(
         raise ConfigError("a model's texts need a folder that keeps them", cure="add --out FOLDER")
     length = plan.max_new_tokens or (DREAM_MAX_NEW_TOKENS if plan.benchmark == "dream1k" else None)
     source = TextSource(plan.source, plan.videos, plan.run, plan.served_model, length)
-    if not source.is_server and not Path(plan.source).is_dir():
+    if not is_address(plan.source) and not Path(plan.source).is_dir():
         raise ConfigError(
             "no such source of texts",
             where=plan.source,

@@ -19,7 +19,7 @@ def result_text(result: BenchmarkResult) -> str:
     parts = [f"{result.benchmark} of {result.name}" + (f", judged by {result.judge}" if result.judge else "")]
     parts[0] += "" if result.is_complete else " (INCOMPLETE)"
     for headline, figures in figure_sets(result):
-        title = {"ours": "figures", "official": "figures as the published script computes them"}[headline]
+        title = {"ours": "our figures", "official": "figures as the published script computes them"}[headline]
         parts.append("\n".join([title, *align(figure_rows(result, figures))]))
     return "\n\n".join([*parts, "\n".join(facts(result))])
 
