@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from owlcap.cli import main
 from owlcap.config import RlRun
 from owlcap.data.rows import read_rows
 from owlcap.data.toy import ToyWorld, make_toy_world
 from owlcap.errors import ConfigError, DataError
+from owlcap.evaluation.benchmarks import coco
 from owlcap.evaluation.benchmarks.generating import TEXTS_FILE, TextSource, make_texts
+from owlcap.evaluation.benchmarks.saving import load_result
 from owlcap.evaluation.benchmarks.values import Case
 from owlcap.evaluation.report import load_report
 from owlcap.evaluation.run import run_eval_captions
+from tests.judge_server import JudgeServer, failure
+from tests.judge_server import answer as completion
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +71,36 @@ def test_captions_of_another_data_set_are_refused(world: ToyWorld, tmp_path: Pat
 def test_a_source_that_is_neither_model_nor_file_is_told(world: ToyWorld, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such model folder or captions file"):
         run_eval_captions(tmp_path / "nowhere", world.test)
+
+
+def test_a_served_policy_is_asked_for_captions_and_a_refused_clip_is_named(world: ToyWorld) -> None:
+    samples = read_rows(world.test)
+    server = JudgeServer()
+    try:
+        server.replies = [completion(samples[0].reference), failure(400, "too long")]
+        report = run_eval_captions(server.url, world.test, served_model="policy", num_clips=2)
+    finally:
+        server.close()
+    assert report.name == "policy"
+    assert report.num_scored == report.num_failed == 1
+    assert "too long" in report.failed[0].reason
+    assert {request["temperature"] for request in server.requests if "messages" in request} == {0.0}
+
+
+def test_text_metrics_are_shown_beside_cser_and_kept_as_a_result(
+    world: ToyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pycocoevalcap")
+    monkeypatch.setattr(coco, "find_java", lambda: None)  # its programs have tests of their own
+    captions = {sample.id: sample.reference for sample in read_rows(world.test)}
+    source = write_captions(tmp_path / "perfect.jsonl", captions)
+    with pytest.raises(SystemExit) as end:
+        main(["eval", "captions", str(source), str(world.test), "--text-metrics", "--out", str(tmp_path / "r.json")])
+    assert not end.value.code
+    assert "METEOR is unavailable" in capsys.readouterr().out
+    result = load_result(tmp_path / "r_text_metrics")
+    assert result.figures["bleu_4"].value == pytest.approx(1.0)
+    assert result.figures["rouge_l"].value == 1.0
 
 
 @pytest.mark.parametrize(("num_clips", "num_completions"), [(0, 1), (None, 0), (None, 2)])
