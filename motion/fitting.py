@@ -33,6 +33,7 @@ PIXELS = 0.005  # of the box diagonal: the usual error of a key point
 OUTLIER = 10.0  # usual errors
 LEAST_POINTS = 5  # visible ones, for a fit to mean anything
 GUESS_STEPS = 8  # from each first guess, before the best goes on
+LEAST_GAIN, IDLE_STEPS = 1e-3, 3  # a search ends after so many steps in which no cost fell by that share
 SHAPE_STEPS = 10  # after the clip's mean shape is known
 CLIP_SHAPE = 0.3  # how far shape numbers go from the clip's mean
 YAWS = (0.0, 180.0, 90.0, -90.0)  # degrees; 0 faces the camera
@@ -252,9 +253,14 @@ class _Solver:
         return torch.stack(moves, 1)[:, self.carriers] + arms
 
     def descend(self, state: _State, goal: _Goal, num_steps: int) -> tuple[_State, Tensor]:
-        """Steps of Levenberg-Marquardt; each row has its own damping. The state and its cost [N]."""
+        """Steps of Levenberg-Marquardt, fewer when no row gains any more; each row has its own damping.
+
+        Returns:
+            The state and its cost [N].
+        """
         damping = torch.full((len(goal.points),), 1e-2, dtype=torch.float64)
         cost = self._cost(state, goal)
+        idle = 0
         for _ in range(num_steps):
             hessian, gradient = self._normal_equations(state, goal)
             ridge = torch.diag_embed(hessian.diagonal(dim1=1, dim2=2) * damping[:, None] + 1e-6)
@@ -262,7 +268,10 @@ class _Solver:
             after = self._cost(tried, goal)
             better = after < cost  # a row that got nan or worse stays
             state = _State(*(_chosen(better, a, b) for a, b in zip(_tensors(tried), _tensors(state), strict=True)))
+            idle = 0 if (after < (1 - LEAST_GAIN) * cost).any() else idle + 1
             cost = torch.where(better, after, cost)
+            if idle == IDLE_STEPS:
+                break
             damping = torch.where(better, damping / 4, damping * 6).clamp(1e-7, 1e6)
         return state, cost
 
