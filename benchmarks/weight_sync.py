@@ -4,7 +4,8 @@
 
 The weights are those of a random Qwen2.5-VL, in fp32, on a CPU. The real parts one after another: the learner's tensors
 become buckets (gather, with their checksums), buckets go into Ray's object store (put), and vLLM engines in Ray actors
-verify and load them, all at once (load). What part of the load is its checksum is measured apart, in this process.
+verify and load them, all at once (load). Two parts of the load are measured apart, in this process: its checksum, and
+packing the matrices into the form in which vLLM's CPU layers keep them, which is the least that a load can take.
 The memcpy is numpy's, of the same arrays into memory that was written before.
 
 Seconds are medians; the first sync is left out. Prints a table and, as the last line, one JSON object.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -89,6 +91,7 @@ def measure(model: Path, engines: int, repeats: int, threads: int) -> tuple[int,
     from owlcap.training.buckets import WeightBucket, check_buckets
     from owlcap.training.cluster import start_ray
     from rl.weight_sync import as_buckets
+    from rollout.environment import engine_environment
     from rollout.pool import RolloutPool
     from rollout.settings import RolloutEngineSettings
 
@@ -109,6 +112,7 @@ def measure(model: Path, engines: int, repeats: int, threads: int) -> tuple[int,
     rollout = RolloutSection(max_model_len=256, max_num_seqs=8, kv_cache_gib=0.0625, max_new_tokens=16)
     settings = RolloutEngineSettings(str(model), rollout=rollout, dtype="fp32", max_prompt_tokens=128, threads=threads)
     cluster = ClusterSection(rollout_workers=engines, cpus_per_rollout=0.5)
+    os.environ.update(engine_environment(settings))  # before vLLM is imported here, for its packing
     with start_ray(cluster, num_cpus=4), RolloutPool(settings, cluster) as pool:
         for version in range(1, repeats + 2):
             with torch.no_grad():
@@ -118,9 +122,19 @@ def measure(model: Path, engines: int, repeats: int, threads: int) -> tuple[int,
             refs = timed(took, "put", lambda buckets=buckets: [ray.put(bucket) for bucket in buckets])
             timed(took, "load", lambda refs=refs, version=version: pool.sync(refs, version))
             timed(took, "of it, checksum", lambda refs=refs: check_buckets(ray.get(ref) for ref in refs))
+            timed(took, "of it, packing", lambda: pack(weights))
             assert set(pool.versions()) == {version}
     medians = {part: statistics.median(seconds[1:]) for part, seconds in took.items()}
     return num_bytes, medians | {"sync": sum(medians[part] for part in ("gather and checksum", "put", "load"))}
+
+
+def pack(weights: list[tuple[str, torch.Tensor]]) -> None:
+    """Pack each matrix as vLLM's linear layers do, one after another."""
+    from vllm import _custom_ops
+
+    for name, tensor in weights:
+        if tensor.ndim == 2 and "embed" not in name:
+            _custom_ops.create_onednn_mm(tensor.t(), 32)
 
 
 def cut(weights: list[tuple[str, torch.Tensor]]) -> Iterator[list[tuple[str, torch.Tensor]]]:
