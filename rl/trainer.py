@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from owlcap.config import RlRun
+from owlcap.data.overlays import check_overlays
 from owlcap.data.row_file import RowFile
 from owlcap.errors import OwlcapError
 from owlcap.logging import get_logger, setup_logging
@@ -85,6 +86,8 @@ def run_rl(cfg: RlRun, resume: bool = False) -> Path:
     for path in {cfg.model.path, cfg.reference_model or cfg.model.path}:
         check_motion(path, cfg.motion)
     samples = RowFile(cfg.data.train, cfg.data)
+    if not cfg.cluster.motion_actors:
+        check_overlays(samples, cfg.motion, cfg.data)
     order = PromptOrder(len(samples), cfg.rollout.prompts_per_step, cfg.seed)
     evaluator = Evaluator(cfg)
     run = RunDir.create(cfg, resume)

@@ -7,9 +7,10 @@ the `motion` settings.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from owlcap.config import MotionSection
+from owlcap.config import DataSection, MotionSection
 from owlcap.data.sizing import picture_size
 from owlcap.errors import DataError
 from owlcap.types import Sample
@@ -42,6 +43,21 @@ def load_overlays(sample: Sample, motion: MotionSection) -> tuple[np.ndarray, ..
             cure="raise motion.max_overlays, or name fewer key frames",
         )
     return tuple(_read(path, sample, motion) for path in sample.overlays)
+
+
+def check_overlays(samples: Sequence[Sample], motion: MotionSection, data: DataSection) -> None:
+    """Raise DataError before anything starts where more rows lack overlays than `data.max_bad_rows_share` allows."""
+    if not motion.enabled or motion.missing == "visual":
+        return
+    without = [sample.id for sample in samples if not sample.overlays]
+    if len(without) > data.max_bad_rows_share * len(samples):
+        raise DataError(
+            f"{len(without)} of {len(samples)} rows have no overlays, first {without[0]}, and motion.enabled is true",
+            where=data.train,
+            allowed=f"a share of data.max_bad_rows_share ({data.max_bad_rows_share:g})",
+            cure=f"owlcap motion extract {data.train}, and set data.train to the file it writes; in RL "
+            "cluster.motion_actors=1 makes them while training; motion.missing=visual shows clips as video alone",
+        )
 
 
 def _read(path: str, sample: Sample, motion: MotionSection) -> np.ndarray:

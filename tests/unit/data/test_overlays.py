@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from owlcap.config import MotionSection
-from owlcap.data.overlays import load_overlays
+from owlcap.config import DataSection, MotionSection
+from owlcap.data.overlays import check_overlays, load_overlays
 from owlcap.errors import DataError
 from owlcap.types import Sample
 
@@ -66,6 +66,17 @@ def test_a_row_without_overlays_is_an_error_that_names_the_cures(sample):
     assert caught.value.where == "clip-3"
     assert "owlcap motion extract" in str(caught.value)
     assert "motion.missing=visual" in str(caught.value)
+
+
+def test_a_run_ends_before_it_starts_where_too_many_rows_have_none(sample):
+    rows = [sample, replace(sample, id="bare", overlays=())]
+    data = DataSection(train="data/train.jsonl", max_bad_rows_share=0.4)
+    with pytest.raises(DataError, match="1 of 2 rows have no overlays, first bare") as caught:
+        check_overlays(rows, MOTION, data)
+    assert "owlcap motion extract data/train.jsonl" in str(caught.value)
+    check_overlays(rows, MOTION, data.model_copy(update={"max_bad_rows_share": 0.5}))
+    check_overlays(rows, MOTION.model_copy(update={"missing": "visual"}), data)
+    check_overlays(rows, MotionSection(), data)
 
 
 def test_a_row_without_overlays_may_be_shown_as_its_video_alone(sample):
