@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from owlcap.config import DataSection, SftRun, SftSection
+from owlcap.data.overlays import check_overlays
+from owlcap.data.row_file import Joined, RowFile
 from owlcap.data.rows import read_rows
 from owlcap.models.attention import DESCRIBED, chosen_attention
 from owlcap.types import Sample
@@ -27,22 +30,23 @@ class SftPlan:
     def of(cls, cfg: SftRun) -> SftPlan:
         """Read the rows and count."""
         train, validation = read_samples(cfg.data, cfg.sft, cfg.seed)
+        check_overlays(train, cfg.motion, cfg.data)
         steps = math.ceil(len(train) / cfg.sft.batch_size)
         total = steps * cfg.sft.num_epochs
         return cls(len(train), len(validation), steps, min(total, cfg.sft.max_steps or total))
 
 
-def read_samples(data: DataSection, sft: SftSection, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Training and validation rows, the latter cut to `num_validation`.
+def read_samples(data: DataSection, sft: SftSection, seed: int) -> tuple[Sequence[Sample], list[Sample]]:
+    """Training rows, which stay in their file, and validation rows, cut to `num_validation`.
 
     Training rows are all captions, then `qa_share` of the rows of `sft.qa`, drawn by `seed`: the same in all epochs.
     """
     validation = read_rows(data.validation, data)[: sft.num_validation] if data.validation else []
-    train = read_rows(data.train, data)
+    train = RowFile(data.train, data)
     if sft.qa is not None:
-        asked = read_rows(sft.qa, DataSection(train=sft.qa))  # with their own questions, answers as targets
+        asked = RowFile(sft.qa, DataSection(train=sft.qa))  # with their own questions, answers as targets
         drawn = np.random.default_rng(seed).permutation(len(asked))[: round(sft.qa_share * len(asked))]
-        train += [asked[i] for i in sorted(drawn)]
+        return Joined(train, [asked[i] for i in sorted(drawn)]), validation
     return train, validation
 
 

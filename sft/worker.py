@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from owlcap.config import DataSection, SftSection
 from owlcap.data.prompts import vision_token_ids
+from owlcap.data.row_file import Joined
 from owlcap.errors import DataError
 from owlcap.training.engine import StepStats
 from owlcap.training.features import open_cache
@@ -71,7 +72,7 @@ class SftWorker(TrainingWorker):
         self._model = self.load_model()
         cache = open_cache(self.spec.features, self._model)
         self._source = ClipSource(
-            [*self.train_rows, *self.validation_rows],
+            Joined(self.train_rows, self.validation_rows),
             self.processor,
             self.spec.video,
             self.task.data,

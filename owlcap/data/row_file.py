@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import overload
 
@@ -58,6 +60,30 @@ class RowFile(Sequence[Sample]):
     def __del__(self) -> None:
         if getattr(self, "_file", None) is not None:
             os.close(self._file)
+
+
+class Joined(Sequence[Sample]):
+    """Several sequences of samples, one after another, without a copy."""
+
+    def __init__(self, *parts: Sequence[Sample]) -> None:
+        self._parts = parts
+        self._ends = list(accumulate(len(part) for part in parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        part = bisect_right(self._ends, place)
+        return self._parts[part][place - self._ends[part]]  # counted from the part's end
 
 
 def _reopen(path: Path, data: DataSection, starts: np.ndarray, lines: np.ndarray, size: int) -> RowFile:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from owlcap.data.row_file import RowFile
+from owlcap.data.row_file import Joined, RowFile
 from owlcap.data.rows import read_rows
 from owlcap.data.stream import SampleStream, StreamPlace
 from owlcap.errors import DataError
@@ -112,3 +112,14 @@ def test_a_place_goes_with_another_number_of_ranks(data: Path) -> None:
 def test_more_ranks_than_samples_are_refused(data: Path) -> None:
     with pytest.raises(DataError, match="11 samples for 12 ranks"):
         SampleStream(RowFile(data), 0, 0, 12)
+
+
+def test_joined_rows_are_counted_through(data: Path) -> None:
+    rows = RowFile(data)
+    joined = Joined(rows, [], rows[:2])
+
+    assert [sample.id for sample in joined] == [*(f"r{number}" for number in range(11)), "r0", "r1"]
+    assert [sample.id for sample in joined[9:13]] == ["r9", "r10", "r0", "r1"]
+    assert joined[-1].id == "r1"
+    with pytest.raises(IndexError):
+        joined[13]
