@@ -160,6 +160,25 @@ def prompt_of(policy, num_overlays: int) -> Prompt:
     return Prompt(ids, VisionInputs(pixels[:32], (2, 4, 4), 0.5, overlays))
 
 
+def test_the_models_own_forward_pass_computes_what_the_learner_computes(converted):
+    policy = load(converted)
+    with torch.no_grad():
+        policy.model.visual.motion_merger.mlp[2].weight.mul_(-1.0)  # no longer a copy
+    prompt, completion = prompt_of(policy, 3), (5, 6, 7, 8)
+    batch, vision = pack_groups([(prompt, [completion])], policy.config), prompt.vision
+    with torch.no_grad():
+        logits = policy(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            pixel_values=torch.from_numpy(vision.overlays.pixel_values),
+            image_grid_thw=torch.tensor(vision.overlays.grids_thw),
+            pixel_values_videos=torch.from_numpy(vision.pixel_values_videos),
+            video_grid_thw=torch.tensor([vision.video_grid_thw]),
+        ).logits[0, -5:-1]
+        theirs = logits.log_softmax(-1).gather(1, torch.tensor(completion)[:, None])[:, 0]
+        torch.testing.assert_close(completion_logprobs(policy, batch), theirs, atol=1e-5, rtol=0)
+
+
 def gradients(policy, batch) -> dict[str, torch.Tensor]:
     policy.zero_grad()
     completion_logprobs(policy, batch).sum().backward()
