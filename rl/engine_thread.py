@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, TypeVar
 
+from owlcap.training.group import LearnerLostError
+
 T = TypeVar("T")
 JOIN_S = 30.0  # for the job at hand to notice that the engines are gone
 
@@ -29,7 +31,8 @@ class _Job:
 class EngineThread:
     """Runs jobs in the order they came, those with `first` before the others.
 
-    After a job has failed every later one fails with its error: what the engines hold is not known then.
+    After a job has failed every later one fails with its error: what the engines hold is not known then. A learner that
+    is lost while it sends them weights is another matter: it starts again, and so do its engines.
     """
 
     def __init__(self) -> None:
@@ -62,6 +65,8 @@ class EngineThread:
                 continue
             try:
                 result = job.work()
+            except LearnerLostError as error:
+                job.done.set_exception(error)
             except Exception as error:
                 self._failure = error
                 job.done.set_exception(error)

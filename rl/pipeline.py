@@ -131,7 +131,7 @@ class Pipeline:
             item.generated.cancel()
         for item in abandoned:
             if not item.generated.cancelled():
-                item.generated.result()
+                item.generated.exception()  # waits; what failed the engines fails what comes next too
             item.collection.abandon()
 
     def _wait(self) -> StepCaptions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from owlcap.errors import RolloutError
-from rl.weight_sync import WeightBuckets, as_array, as_buckets, load_weights
+from owlcap.training.buckets import WeightDigest
+from rl.weight_sync import DirectWeights, WeightBuckets, as_array, as_buckets, load_weights
+from rollout.transfer import EngineActors
 
 BUCKETS = WeightBuckets(("a reference",), num_bytes=12)  # type: ignore[arg-type]
 
@@ -25,6 +27,13 @@ class Engines:
         self.got = tuple(refs)
         self.held = [version, self.held[1] if self.deaf else version]
 
+    def receive(
+        self, send: Callable[[EngineActors], WeightDigest], later: Callable[[], Sequence[Any]], version: int
+    ) -> WeightDigest:
+        sent = send(EngineActors((), 1))
+        self.sync(later(), version)
+        return sent
+
     def versions(self) -> tuple[int, ...]:
         return tuple(self.held)
 
@@ -35,6 +44,15 @@ def test_all_engines_hold_the_new_version() -> None:
     assert engines.versions() == (3, 3)
     assert engines.got == ("a reference",)
     assert stats.num_bytes == 12
+
+
+def test_weights_that_the_learner_sends_itself_are_received_by_all_engines() -> None:
+    engines = Engines(deaf=False)
+    weights = DirectWeights(lambda actors: WeightDigest(checksum=7, num_bytes=30), lambda: BUCKETS)
+    stats = load_weights(weights, engines, version=3)
+    assert engines.versions() == (3, 3)
+    assert engines.got == ("a reference",)  # what a replaced engine would load
+    assert (stats.num_bytes, stats.gather_s) == (30, 0.0)
 
 
 def test_an_engine_with_an_old_version_stops_the_run() -> None:
