@@ -43,13 +43,15 @@ def plain_mean(values: Sequence[float | None]) -> float | None:
 def with_errors(
     scores: Sequence[ItemScore], compute: Compute, num_resamples: int = NUM_RESAMPLES
 ) -> dict[str, Interval]:
-    """Figures with standard errors; fewer than two items in all give none."""
+    """Figures with standard errors. One item says nothing of its group's error: such a group's figures have none."""
     table = columns(scores)
-    point = compute(table)
-    if len(scores) < 2 or num_resamples < 2:
-        return {name: Interval(value) for name, value in point.items()}
-    draws = [compute(_drawn(table, places)) for places in _resamples(_sizes(table), num_resamples)]
-    return {name: _interval(value, [draw.get(name) for draw in draws]) for name, value in point.items()}
+    point, sizes = compute(table), _sizes(table)
+    draws = [compute(_drawn(table, places)) for places in _resamples(sizes, num_resamples)] if scores else []
+    found: dict[str, Interval] = {}
+    for name, value in point.items():
+        most = sizes.get(name.rpartition("/")[0], max(sizes.values(), default=0))
+        found[name] = _interval(value, [draw.get(name) for draw in draws]) if most > 1 else Interval(value)
+    return found
 
 
 def paired_differences(

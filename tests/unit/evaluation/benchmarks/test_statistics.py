@@ -42,6 +42,15 @@ def test_one_item_has_no_error() -> None:
     assert with_errors(items(np.ones(1)), average)["mean"].standard_error is None
 
 
+def test_a_group_of_one_item_has_none_though_others_have() -> None:
+    def by_group(table: Columns) -> dict[str, float | None]:
+        return {f"{group}/mean": mean(values["x"]) for group, values in table.items()}
+
+    found = with_errors(items(np.ones(1), "a") + items(np.arange(5.0), "b"), by_group)
+    assert found["a/mean"].standard_error is None
+    assert found["b/mean"].standard_error is not None
+
+
 def test_an_item_without_a_value_is_left_out_of_its_mean() -> None:
     scores = [item("1", "a", x=1.0), item("2", "a", y=3.0)]
     assert mean(columns(scores)["a"]["x"]) == 1.0
