@@ -126,14 +126,12 @@ def examine(fused: Path, out: Path, run: DataPipelineRun, progress: Progress | N
             cure="run owlcap data fuse again: it takes up what is missing",
         )
     prompts = {name: one.hash for name, one in _prompts(run).items()}
-    captions = key_of(captions=[(item["id"], item["fused_caption"]) for item in items])
     key = key_of(
         step="examine",
         prompts=prompts,
         models=asked(run, MODELS),
         shown=run.shown.model_dump(),
         hmd=run.hmd.model_dump(exclude={"prompt"}),
-        captions=captions,
     )
     done = run_step("examine", Examination, items, run, MODELS, out, key, progress)
     report = ExaminationReport.of(done, run)

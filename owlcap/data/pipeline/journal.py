@@ -2,8 +2,8 @@
 
     OUT/records/STEP/*.jsonl     {"id", "key", "record"} or {"id", "key", "failure"}
 
-`key` is a hash of everything that a record depends on: model names, prompt templates, settings. A record of another
-key is not taken up again. A line cut off by a kill is left out: its clip is done anew.
+`key` is a hash of everything that a record depends on: models, prompts, settings, what was known of the clip before. A
+record of another key is not taken up again. A line cut off by a kill is left out: its clip is done anew.
 """
 
 from __future__ import annotations
@@ -32,46 +32,48 @@ class Entry:
 class JournalWriter:
     """Appends what one process finished."""
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self._key = key
+    def __init__(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = (folder / f"{uuid4().hex}.jsonl").open("a", encoding="utf-8")
         except OSError as error:
             raise DataError(f"The records cannot be written: {error.strerror}.", where=str(folder)) from error
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: Entry, key: str) -> None:
         """Keep one entry."""
         told = {"record": entry.record} if entry.record is not None else {"failure": entry.failure}
-        self._file.write(json.dumps({"id": entry.id, "key": self._key, **told}, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps({"id": entry.id, "key": key, **told}, ensure_ascii=False) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
 
 class Journal:
-    """What all actors and earlier runs wrote under a key. Records stay on disk; their places are in memory.
+    """What all actors and earlier runs wrote. Records stay on disk; their places are in memory.
 
     Later entries of a clip win, and a record wins over a failure.
+
+    Args:
+        keys: of the clips, by id; other entries are left out.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, keys: Mapping[str, str]) -> None:
         self._places: dict[str, tuple[Path, int, int]] = {}  # of records: file, first byte, length
         self.failures: dict[str, str] = {}
         for path in sorted(folder.glob("*.jsonl")):
             place = 0
             with path.open("rb") as file:
                 for line in file:
-                    self._note(path, place, line, key)
+                    self._note(path, place, line, keys)
                     place += len(line)
         for name in self._places.keys() & self.failures.keys():
             del self.failures[name]
 
-    def _note(self, path: Path, place: int, line: bytes, key: str) -> None:
+    def _note(self, path: Path, place: int, line: bytes, keys: Mapping[str, str]) -> None:
         try:
             found = json.loads(line)
         except ValueError:  # cut off by a kill
             return
-        if found.get("key") != key:
+        if found["id"] not in keys or found["key"] != keys[found["id"]]:
             return
         if "record" in found:
             self._places[found["id"]] = (path, place, len(line))

@@ -6,8 +6,9 @@ import json
 import logging
 import math
 import os
+import pickle
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +16,9 @@ from typing import Any
 from uuid import uuid4
 
 import ray
-from ray.exceptions import RayTaskError
 
 from owlcap.config_data import AskedModelSection, DataPipelineRun
-from owlcap.data.pipeline.journal import Entry, Journal, JournalWriter
+from owlcap.data.pipeline.journal import Entry, Journal, JournalWriter, key_of
 from owlcap.data.pipeline.serving import served
 from owlcap.data.pipeline.step import Step, Tools
 from owlcap.errors import DataError, JudgeError, OwlcapError
@@ -67,23 +67,31 @@ class StepActor:
         models: Mapping[str, AskedModelSection],
         limiter: Any,
         folder: str,
-        key: str,
     ) -> None:
         self._tools = Tools(run, models, SharedLimiter(limiter) if limiter is not None else None)
-        self._step = build(self._tools)
-        self._journal = JournalWriter(Path(folder), key)
+        self._journal = JournalWriter(Path(folder))
         self._name = uuid4().hex
+        self._step: Step | OwlcapError
+        try:
+            self._step = build(self._tools)
+        except OwlcapError as error:  # told with the first row: an actor that cannot start would be a wall of text
+            self._step = error
 
     async def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Do one clip, keep its record, and tell how it went."""
         item = json.loads(row["item"])
+        told = {"id": item["id"], "failure": "", "actor": self._name, "fatal": b""}
         try:
+            if isinstance(self._step, OwlcapError):
+                raise self._step
             entry = Entry(item["id"], await self._step.do(item))
+            self._journal.write(entry, row["key"])
         except (JudgeError, DataError) as error:
-            entry = Entry(item["id"], None, one_line(error))
-        self._journal.write(entry)
-        spent = json.dumps(asdict(self._tools.usage))
-        return {"id": entry.id, "failure": entry.failure, "actor": self._name, "spent": spent}
+            told["failure"] = one_line(error)
+            self._journal.write(Entry(item["id"], None, told["failure"]), row["key"])
+        except OwlcapError as error:
+            told["fatal"] = pickle.dumps(error)
+        return {**told, "spent": json.dumps(asdict(self._tools.usage))}
 
 
 def run_step(
@@ -96,7 +104,7 @@ def run_step(
     key: str,
     progress: Progress | None = None,
 ) -> StepRun:
-    """Do a step for every item that has no record under `key` in OUT/records/NAME.
+    """Do a step for every item that has no record in OUT/records/NAME made of the same item under the same `key`.
 
     Args:
         build: makes the step in each actor; must pickle.
@@ -111,16 +119,23 @@ def run_step(
     """
     folder = out / "records" / name
     ids = tuple(str(item["id"]) for item in items)
-    before = Journal(folder, key)
-    todo = [item for item in items if item["id"] not in before]
+    keys = {str(item["id"]): key_of(key=key, item=item) for item in items}
+    before = Journal(folder, keys)
+    todo = [{"item": json.dumps(item), "key": keys[item["id"]]} for item in items if item["id"] not in before]
     num_resumed = len(items) - len(todo)
-    spent = Usage()
+    latest: dict[str, Usage] = {}  # by actor
     if todo:
         models: dict[str, AskedModelSection] = {one: getattr(run, one) for one in model_names}
         with served(models, out / "logs") as ready, start_ray(run.cluster):
             _check_servers(run, ready)
-            spent = _drive(build, todo, run, ready, folder, key, num_resumed, progress)
-    return StepRun(Journal(folder, key), ids, num_resumed, spent, _add_up(out / "records" / name, spent))
+            counts = (num_resumed, len(items))
+            try:
+                _consume(_results(build, todo, run, ready, folder), latest, run, folder, counts, progress)
+            finally:
+                spent_in_all = _add_up(folder, sum(latest.values(), Usage()))
+    else:
+        spent_in_all = _add_up(folder, Usage())
+    return StepRun(Journal(folder, keys), ids, num_resumed, sum(latest.values(), Usage()), spent_in_all)
 
 
 def ray_for(run: DataPipelineRun) -> AbstractContextManager[None]:
@@ -142,65 +157,68 @@ def _check_servers(run: DataPipelineRun, models: Mapping[str, AskedModelSection]
     asyncio.run(check())
 
 
-def _drive(
+def _results(
     build: BuildStep,
-    todo: Sequence[Mapping[str, Any]],
+    todo: Sequence[Mapping[str, str]],
     run: DataPipelineRun,
     models: Mapping[str, AskedModelSection],
     folder: Path,
-    key: str,
-    num_resumed: int,
-    progress: Progress | None,
-) -> Usage:
-    """Ray Data over the items; what the models were asked."""
+) -> Iterator[dict[str, Any]]:
+    """What the actors tell of each item, by Ray Data."""
     import ray.data
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    share = {
+    share = {  # a model's concurrency is a limit for all actors together
         name: model.model_copy(update={"concurrency": max(1, model.concurrency // run.num_actors)})
         for name, model in models.items()
     }
     blocks = max(run.num_actors, math.ceil(len(todo) / (run.clips_at_once * CLIPS_A_BLOCK)))
-    rows = ray.data.from_items(
-        [{"item": json.dumps(item)} for item in todo], override_num_blocks=min(blocks, len(todo))
-    )
+    root = str(Path(__file__).resolve().parents[3])
     environment = {
         **actor_environment(),
         "RAY_DATA_DEFAULT_ASYNC_ROW_UDF_MAX_CONCURRENCY": str(run.clips_at_once),
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, (str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH")))
-        ),
+        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
     }
+    rows = ray.data.from_items(list(todo), override_num_blocks=min(blocks, len(todo)))
     told = rows.map(
         StepActor,  # type: ignore[arg-type]
-        fn_constructor_args=(build, run, share, _limiter(models), str(folder.absolute()), key),
+        fn_constructor_args=(build, run, share, _limiter(models), str(folder.absolute())),
         concurrency=run.num_actors,
         num_cpus=run.cpus_per_actor,
         num_gpus=run.gpus_per_actor,
         runtime_env={"env_vars": environment},
     )
-    latest: dict[str, Usage] = {}
+    yield from told.iter_rows()
+
+
+def _consume(
+    results: Iterator[dict[str, Any]],
+    latest: dict[str, Usage],
+    run: DataPipelineRun,
+    folder: Path,
+    counts: tuple[int, int],
+    progress: Progress | None,
+) -> None:
+    """Count results, and keep in `latest` what each actor spent.
+
+    Args:
+        counts: clips that were done before, and clips in all.
+    """
+    done, num_all = counts
     reasons: Counter[str] = Counter()
-    done = 0
-    try:
-        for row in told.iter_rows():
-            done += 1
-            spent = Usage(**json.loads(row["spent"]))
-            if sum(asdict(spent).values()) >= sum(asdict(latest.get(row["actor"], Usage())).values()):
-                latest[row["actor"]] = spent
-            if row["failure"]:
-                reasons[row["failure"]] += 1
-            if progress is not None:
-                progress(num_resumed + done, num_resumed + len(todo))
-            _stop_if_hopeless(reasons, done, len(todo), run, folder)
-    except RayTaskError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, OwlcapError):
-            raise cause from None
-        raise
-    return sum(latest.values(), Usage())
+    for row in results:
+        done += 1
+        if row["fatal"]:
+            raise pickle.loads(row["fatal"])
+        spent = Usage(**json.loads(row["spent"]))
+        if sum(asdict(spent).values()) >= sum(asdict(latest.get(row["actor"], Usage())).values()):
+            latest[row["actor"]] = spent
+        if row["failure"]:
+            reasons[row["failure"]] += 1
+        if progress is not None:
+            progress(done, num_all)
+        _stop_if_hopeless(reasons, done, num_all, run, folder)
 
 
 def _stop_if_hopeless(reasons: Counter[str], done: int, num_all: int, run: DataPipelineRun, folder: Path) -> None:

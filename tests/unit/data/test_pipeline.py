@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from owlcap.data.hmi.scenes import find_scenes
 from owlcap.data.pipeline.clips import Clip, read_clips
 from owlcap.data.pipeline.journal import Entry, Journal, JournalWriter, key_of
 from owlcap.data.pipeline.output import JSON, NUMBER, TEXT, histogram, read_records, write_records
+from owlcap.data.pipeline.run import StepActor
 from owlcap.data.pipeline.shown import pictures
 from owlcap.data.pipeline.step import Tools, read_prose, template_of
 from owlcap.errors import ConfigError, DataError, VideoError
@@ -49,32 +51,33 @@ def test_clips_that_cannot_be_told_apart_or_read_are_refused(tmp_path: Path, tex
 
 
 def test_records_survive_a_line_cut_off_by_a_kill(tmp_path: Path) -> None:
-    writer = JournalWriter(tmp_path, "k")
-    writer.write(Entry("a", {"n": 1}))
-    writer.write(Entry("b", None, "no answer"))
+    writer = JournalWriter(tmp_path)
+    writer.write(Entry("a", {"n": 1}), "k")
+    writer.write(Entry("b", None, "no answer"), "k")
     (path,) = tmp_path.glob("*.jsonl")
     with path.open("a") as file:
         file.write('{"id": "c", "key": "k", "rec')
 
-    journal = Journal(tmp_path, "k")
+    journal = Journal(tmp_path, dict.fromkeys("abc", "k"))
 
     assert list(journal.records(["c", "b", "a"])) == [{"n": 1}]
     assert journal.failures == {"b": "no answer"}
 
 
 def test_a_clip_that_failed_and_was_done_later_has_its_record(tmp_path: Path) -> None:
-    JournalWriter(tmp_path, "k").write(Entry("a", None, "no answer"))
-    JournalWriter(tmp_path, "k").write(Entry("a", {"n": 1}))
+    JournalWriter(tmp_path).write(Entry("a", None, "no answer"), "k")
+    JournalWriter(tmp_path).write(Entry("a", {"n": 1}), "k")
 
-    journal = Journal(tmp_path, "k")
+    journal = Journal(tmp_path, {"a": "k"})
 
     assert ("a" in journal, journal.failures) == (True, {})
 
 
-def test_records_of_other_prompts_or_models_are_not_taken_up(tmp_path: Path) -> None:
-    JournalWriter(tmp_path, key_of(model="m1")).write(Entry("a", {"n": 1}))
+def test_records_of_other_prompts_models_or_clips_are_not_taken_up(tmp_path: Path) -> None:
+    JournalWriter(tmp_path).write(Entry("a", {"n": 1}), key_of(model="m1"))
 
-    assert "a" not in Journal(tmp_path, key_of(model="m2"))
+    assert "a" not in Journal(tmp_path, {"a": key_of(model="m2")})
+    assert "a" not in Journal(tmp_path, {"b": key_of(model="m1")})
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
@@ -147,6 +150,41 @@ def test_a_broken_video_has_no_scenes_but_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no video")
     with pytest.raises(VideoError):
         find_scenes(str(tmp_path / "a.mp4"), ScenesSection())
+
+
+class BrokenStep:
+    """Fails as the item says."""
+
+    def __init__(self, tools: Tools) -> None:
+        if tools.run.prompts == "bad":
+            raise ConfigError("no such pose source")
+
+    async def do(self, item: dict) -> dict:
+        if item["id"] == "unreadable":
+            raise VideoError("the video file is empty")
+        return {"id": item["id"], "n": 1}
+
+
+def told_of(folder: Path, name: str, run: DataPipelineRun) -> dict:
+    actor = StepActor(BrokenStep, run, {}, None, str(folder))
+    return asyncio.run(actor({"item": json.dumps({"id": name}), "key": "k"}))
+
+
+def test_an_actor_keeps_records_and_failures(tmp_path: Path) -> None:
+    run = DataPipelineRun(cache=CacheSection(enabled=False))
+
+    assert told_of(tmp_path, "fine", run)["failure"] == ""
+    assert told_of(tmp_path, "unreadable", run)["failure"] == "the video file is empty"
+
+    journal = Journal(tmp_path, {"fine": "k", "unreadable": "k"})
+    assert list(journal.records(["fine"])) == [{"id": "fine", "n": 1}]
+    assert journal.failures == {"unreadable": "the video file is empty"}
+
+
+def test_a_step_that_cannot_be_made_is_told_with_its_own_error(tmp_path: Path) -> None:
+    told = told_of(tmp_path, "fine", DataPipelineRun(prompts="bad", cache=CacheSection(enabled=False)))
+
+    assert str(pickle.loads(told["fatal"])) == "no such pose source"
 
 
 def test_settings_come_from_a_file_and_the_command_line(tmp_path: Path) -> None:
