@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from owlcap.cli.console import check_out, progress_bar, say
+from owlcap.errors import ConfigError
 
 if TYPE_CHECKING:
     from motion.dataset import ExtractReport
@@ -45,6 +47,7 @@ def extract(
     check_out(target)
     motion = load_motion(config, overrides or ())
     samples = read_rows(data)
+    _check_packages()
     from motion.dataset import extract_data, write_failures, write_with_overlays
     from owlcap.training.cluster import start_ray
 
@@ -74,9 +77,15 @@ def show(
     target = out or Path(f"{video.stem}.motion.png")
     check_out(target)
     motion = load_motion(config, overrides or ())
+    _check_packages()
     from motion.contact_sheet import show_video
 
     say(f"{show_video(video, motion, target)}\npicture: {target}")
+
+
+def _check_packages() -> None:
+    if find_spec("roma") is None:
+        raise ConfigError("the motion pathway needs the package roma", cure="pip install 'owlcap[motion]'")
 
 
 def _say_failures(report: ExtractReport, listed: Path) -> None:
