@@ -9,6 +9,7 @@ from typing import Any
 
 from owlcap.errors import ConfigError, DataError
 from owlcap.evaluation.benchmarks import dream1k, hmi_captions, hmi_qa, vdc
+from owlcap.evaluation.benchmarks.coco import check_installed
 from owlcap.evaluation.benchmarks.statistics import mean
 from owlcap.evaluation.benchmarks.text_metrics import text_figures
 from owlcap.evaluation.benchmarks.values import Benchmark, Case, Columns, Compute
@@ -71,7 +72,9 @@ def load_hmi(annotations: Sequence[Path], prompts: str | None) -> Loaded:
     except DataError as not_questions:
         if "no annotation of" not in not_questions.what:
             raise
-    return Loaded(hmi_captions.HmiCaptions(prompts), hmi_captions.read_cases(path))
+    cases = hmi_captions.read_cases(path)
+    check_installed()  # for the caption metrics, which come after all judging
+    return Loaded(hmi_captions.HmiCaptions(prompts), cases)
 
 
 LOADERS: dict[str, Callable[[Sequence[Path], str | None], Loaded]] = {
