@@ -88,6 +88,8 @@ class Pipeline:
         self.source: GroupSource = pool if overlays is None else overlays.before(pool)
         self._samples, self._order, self._last_step = samples, order, last_step
         self._ahead = cfg.pipeline.ahead if cfg.pipeline.mode == "async" else 0
+        # One step ahead: in the order asked for, whose captions are always one update old. Further: as new as can be.
+        self._first = self._ahead > 1
         self._deadline_s = scoring_deadline(cfg.rewards, cfg.rollout)
         self._under_way: deque[_UnderWay] = deque()
         self._loading: Future[SyncStats] | None = None
@@ -108,20 +110,20 @@ class Pipeline:
         return taken
 
     def sync(self, weights: WeightBuckets | DirectWeights, version: int) -> SyncStats | None:
-        """Load weights into the engines, before any other work they have not begun.
+        """Load weights into the engines; more than a step ahead, before any other work they have not begun.
 
         Returns:
             What it took; in `async`, which does not wait, what the sync before took, if it is done.
         """
         before = self._loading
-        self._loading = self._thread.submit(lambda: load_weights(weights, self._pool, version), first=True)
+        self._loading = self._thread.submit(lambda: load_weights(weights, self._pool, version), first=self._first)
         if not self._ahead:
             return self._loading.result()
         return before.result() if before is not None and before.done() else None
 
     def run(self, work: Callable[[], T]) -> T:
         """Let something else use the engines, with the weights that were synced last; its result."""
-        return self._thread.submit(work, first=True).result()
+        return self._thread.submit(work, first=self._first).result()
 
     def restart(self) -> None:
         """Forget the steps under way: the learner went back to an earlier state."""
