@@ -98,13 +98,22 @@ def _by_rows(
     """A source whose format its first rows tell."""
     if wanted != AUTO:
         return Source(wanted, "as asked for", (Part(path, rows, ROW_FORMATS[wanted].convert),))
-    first = [found for found in islice(rows(), ROWS_LOOKED_AT) if isinstance(found, Found)]
+    looked_at = list(islice(rows(), ROWS_LOOKED_AT))
+    first = [found for found in looked_at if isinstance(found, Found)]
     for found in first:
         for name, module in ROW_FORMATS.items():
             if (why := module.fits(found.row)) is not None:
                 told = f"{evidence + '; ' if evidence else ''}{found.where} has {why}"
                 return Source(container or name, told, (Part(path, rows, module.convert),))
-    keys = ", ".join(sorted(map(str, first[0].row))) if first else "no row could be read"
+    if not first and looked_at and isinstance(looked_at[0], Problem):
+        problem = looked_at[0]
+        raise DataError(
+            f"None of the first {len(looked_at)} rows can be read: {problem.kind}, {problem.what}.",
+            where=problem.where,
+            allowed="UTF-8 text: JSON lines or one JSON list; or parquet",
+            cure="convert the file, or name another one",
+        )
+    keys = ", ".join(sorted(map(str, first[0].row))) if first else "there are no rows"
     raise DataError(
         "The rows are of no format that is known here.",
         where=str(path),

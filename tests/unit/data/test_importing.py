@@ -283,3 +283,19 @@ def test_rows_keep_what_is_ours_when_they_come_back(tmp_path: Path) -> None:
 
     assert (sample.reference, sample.keypoints) == ("A girl in red waves.", ("a girl waves",))
     assert read_rows(tmp_path / "out" / "rows.jsonl", DataSection(train="x"))[0] == sample
+
+
+def test_a_file_of_another_encoding_is_told_as_that(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(json.dumps(ROWS["llava"]).encode("utf-16"))
+
+    with pytest.raises(DataError, match="wrong encoding") as caught:
+        open_source(path)
+    assert caught.value.where == f"{path}:1"
+
+
+def test_an_empty_file_has_no_format(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").touch()
+    with pytest.raises(DataError) as caught:
+        open_source(tmp_path / "data.jsonl")
+    assert "there are no rows" in str(caught.value.allowed)
