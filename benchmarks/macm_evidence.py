@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from owlcap.types import Sample
 
-SETTINGS = ("motion.extract.cache={root}/cache",)
+SETTINGS = ("motion.extract.cache={root}/cache", "motion.mesh.num_steps={fit_steps}")
 OVERLAYS = {  # of the held-out clips: name -> motion settings
     "pose": (),
     "uniform": ("motion.key_frames.method=uniform",),
@@ -69,6 +69,7 @@ class Place:
     learning_rate: float
     hidden: float
     wrong: float
+    fit_steps: int
 
 
 def main() -> None:
@@ -83,6 +84,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--hidden", type=float, default=0.5)
     parser.add_argument("--wrong", type=float, default=0.5)
+    parser.add_argument("--fit-steps", type=int, default=30, help="of the body's fit; fewer are faster and worse")
     given = parser.parse_args()
     place = Place(
         given.root.absolute(),
@@ -93,6 +95,7 @@ def main() -> None:
         given.lr,
         given.hidden,
         given.wrong,
+        given.fit_steps,
     )
     started = time.perf_counter()
     make_data(place)
@@ -149,7 +152,7 @@ def first_rows(place: Place) -> None:
 def overlays_of(place: Place, split: str, name: str) -> Path:
     """The split's rows with overlays."""
     out = place.root / f"{split}.{name}.jsonl"
-    values = {"root": place.root, "hidden": place.hidden, "wrong": place.wrong}
+    values = {"root": place.root, "hidden": place.hidden, "wrong": place.wrong, "fit_steps": place.fit_steps}
     settings = [one.format(**values) for one in (*SETTINGS, *OVERLAYS[name])]
     source = train_rows(place) if split == "train" else place.root / "data" / "test.jsonl"
     return once(out, lambda: owlcap("motion", "extract", source, *settings, "--config", "toy_macm_sft", "--out", out))
