@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +14,10 @@ from owlcap.errors import ConfigError
 
 if TYPE_CHECKING:
     from owlcap.config import RewardsSection, RlRun
+    from owlcap.evaluation.report import CaptionReport
 
 INCOMPLETE = 1  # exit code: there are figures, but not of every item
-JUDGE_CONFIG = "base/judge"  # where no --config is given
+JUDGE_CONFIG = "eval/judge"  # where no --config is given
 
 app = typer.Typer(help="Measure captions on held-out clips and on published benchmarks.", no_args_is_help=True)
 
@@ -61,15 +63,8 @@ def captions(
     ] = False,
 ) -> None:
     """CSER and its parts by tag, length and repetition, with standard errors over clips; and caption metrics."""
-    from owlcap.config import RlRun
-    from owlcap.config_io import load_run
-
     check_out(out)
-    run = load_run(config, override or ()) if config else None
-    if run is not None and not isinstance(run, RlRun):
-        raise ConfigError("evaluation takes its rewards from an RL configuration", where=config, allowed="kind: rl")
-    if override and not config:
-        raise ConfigError("--set changes a setting of --config, and there is none", cure="add --config toy_grpo")
+    run = _rl_run(config, override or ())
     from owlcap.evaluation.run import run_eval_captions
 
     if text_metrics:
@@ -94,13 +89,31 @@ def captions(
         )
     say("\n".join(tables))  # after the bar has gone
     if text_metrics:
-        from owlcap.evaluation.benchmarks.run import text_metrics_of, write_result
-        from owlcap.evaluation.benchmarks.showing import result_text
+        _text_metrics(report, out)
 
-        result = text_metrics_of(report)
-        say("\n" + result_text(result))
-        if out is not None:
-            write_result(result, out.with_name(f"{out.stem}_text_metrics"))
+
+def _rl_run(config: str | None, overrides: Sequence[str]) -> RlRun | None:
+    """The configuration of --config with what --set changes; None without."""
+    from owlcap.config import RlRun
+    from owlcap.config_io import load_run
+
+    if overrides and not config:
+        raise ConfigError("--set changes a setting of --config, and there is none", cure="add --config toy_grpo")
+    run = load_run(config, overrides) if config else None
+    if run is not None and not isinstance(run, RlRun):
+        raise ConfigError("evaluation takes its rewards from an RL configuration", where=config, allowed="kind: rl")
+    return run
+
+
+def _text_metrics(report: CaptionReport, out: Path | None) -> None:
+    """Say the caption metrics of a report, and write them beside `out`."""
+    from owlcap.evaluation.benchmarks.run import text_metrics_of, write_result
+    from owlcap.evaluation.benchmarks.showing import result_text
+
+    result = text_metrics_of(report)
+    say("\n" + result_text(result))
+    if out is not None:
+        write_result(result, out.with_name(f"{out.stem}_text_metrics"))
 
 
 @app.command("dream1k")

@@ -40,15 +40,14 @@ def run_eval_captions(
 
     Args:
         source: a Hugging Face model folder, a JSONL file of {"id": ..., "caption": ...} rows, or a server's address.
-        data: JSONL in the messages + videos form.
-        num_clips: only the first so many clips.
+        data: JSONL in the messages + videos form; of its clips only the first `num_clips`.
         sampled: draw at temperature 1 instead of greedily; `num_completions` a clip are averaged.
         msd: what decodes by Motion Synergetic Decoding, with the options of motion.decoding; None: plain decoding.
         served_model: the model's name at the server; None takes the only one.
-        config: takes its sections cluster, rollout, motion, rewards, video, data.prompt and data.reference;
-            without one: this machine's CPUs, the video settings kept beside the model, the lexical judge.
+        config: takes its sections cluster, rollout, motion, rewards, video, data.prompt and data.reference; without
+            one: this machine's CPUs, the video settings kept beside the model, the lexical judge.
         out: the report is also written here as JSON.
-        against: an earlier report (JSON); the table then shows before, after and the paired difference.
+        against: an earlier report (JSON), shown beside this one with the paired difference.
         show: takes the finished table as text.
         progress: called with (clips captioned, clips in all) as a model works.
 
@@ -60,24 +59,22 @@ def run_eval_captions(
     from owlcap.evaluation.table import render_table
 
     _check(num_clips, sampled, num_completions)
-    before = load_report(against) if against else None
-    samples = _read_samples(data, config)
     if msd and not Path(source).is_dir():
         raise ConfigError("only a model folder is decoded here", where=str(source), cure="leave out --msd")
+    before = load_report(against) if against else None
+    samples, sampling = _read_samples(data, config), _sampling(sampled, num_completions, config)
     if is_address(source):
-        sampling = _sampling(sampled, num_completions, config)
         report = _evaluate_server(str(source), served_model, samples[:num_clips], sampling, config, progress)
     elif Path(source).is_file():
         report = _evaluate_file(Path(source), samples, num_clips, config)
     elif Path(source).is_dir():
-        sampling = _sampling(sampled, num_completions, config)
         evaluate = partial(_evaluate_pairs, decoder=msd) if msd else _evaluate_model
         report = evaluate(Path(source), samples[:num_clips], sampling, config, progress)
     else:
         raise ConfigError(
             "no such model folder or captions file",
             where=str(source),
-            allowed="a Hugging Face model folder, a .jsonl file of {id, caption} rows, or a server's address (http...)",
+            allowed="a Hugging Face model folder, a .jsonl file of {id, caption} rows, a server's address (http...)",
         )
     if out:
         save_report(report, out)
