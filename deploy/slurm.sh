@@ -17,6 +17,7 @@ set -euo pipefail
 
 SHARED=${SHARED:-/shared}
 CONFIG=${CONFIG:-qwen2_5_vl_7b_grpo_multinode}
+NAME=${NAME:-$(basename "$CONFIG" .yaml)} # the run's folder is $SHARED/runs/$NAME
 JUDGE=${JUDGE:-$SHARED/models/Qwen3-32B}
 RAY_PORT=${RAY_PORT:-6379}
 JUDGE_PORT=${JUDGE_PORT:-8000}
@@ -54,9 +55,9 @@ driver=
 trap '[[ -z $driver ]] || kill -TERM "$driver" 2> /dev/null || true' TERM
 
 resume=()
-compgen -G "$SHARED/runs/$CONFIG/checkpoints/step-*" > /dev/null && resume=(--resume)
+compgen -G "$SHARED/runs/$NAME/checkpoints/step-*" > /dev/null && resume=(--resume)
 owlcap rl "$CONFIG" \
-    run_dir="$SHARED/runs" \
+    name="$NAME" run_dir="$SHARED/runs" \
     data.train="$SHARED/data/hmd/grpo_2000.jsonl" \
     data.validation="$SHARED/data/hmd/validation.jsonl" \
     evaluation.data="$SHARED/data/hmd/validation.jsonl" \

@@ -64,7 +64,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(trained, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0)
 
     for step in range(args.steps):
-        groups = generate(engine, order.sample(samples, args.prompts), args, step)
+        groups = generate(engine, order.sample(samples, min(args.prompts, len(samples))), args, step)
         scores = [score(suite, group) for group in groups]
 
         optimizer.zero_grad()

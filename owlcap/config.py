@@ -6,7 +6,7 @@ keys are errors. Counts are `num_x`, seconds end in `_s`, sizes in `_gib`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -56,12 +56,20 @@ class VideoSection(Section):
     fps: float = Field(default=2.0, gt=0)
     min_frames: int = Field(default=16, gt=0)
     max_frames: int = Field(default=768, gt=0)
-    min_pixels: int = 16 * 28 * 28  # of one frame
-    max_pixels: int = 768 * 28 * 28  # of one frame
-    total_pixels: int = 3584 * 28 * 28  # of all frames together
+    min_pixels: int = Field(default=16 * 28 * 28, gt=0)  # of one frame
+    max_pixels: int = Field(default=768 * 28 * 28, gt=0)  # of one frame
+    total_pixels: int = Field(default=3584 * 28 * 28, gt=0)  # of all frames together
     backend: Literal["decord", "pyav", "torchcodec"] = "decord"
     deadline_s: float = Field(default=60.0, gt=0)  # for one clip; the decoder is killed after it
     num_workers: int = Field(default=1, gt=0)  # decoder processes of one loader
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> VideoSection:
+        for low, high in (("min_frames", "max_frames"), ("min_pixels", "max_pixels")):
+            least, most = getattr(self, low), getattr(self, high)
+            if least > most:
+                raise ValueError(f"{low} is {least} and {high} is {most}; the first may not be the larger one")
+        return self
 
 
 class DataSection(Section):
@@ -76,12 +84,15 @@ class DataSection(Section):
     max_bad_rows_share: float = Field(default=0.02, ge=0, le=1)  # more unreadable clips than this stop the run
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerSection(Section):
     """AdamW with a warm-up and a schedule over optimizer steps."""
 
     lr: float = Field(gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
@@ -163,8 +174,8 @@ class AlgorithmSection(Section):
     normalize_by_std: bool = True
     policy_loss: str = "vanilla"
     clip_ratio: float = Field(default=0.2, gt=0)
-    clip_ratio_low: float | None = None
-    clip_ratio_high: float | None = None
+    clip_ratio_low: float | None = Field(default=None, gt=0)
+    clip_ratio_high: float | None = Field(default=None, gt=0)
     loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"] = (
         "seq-mean-token-mean"
     )
@@ -220,7 +231,7 @@ class RolloutSection(Section):
     max_new_tokens: int = Field(default=1024, gt=0)
     max_model_len: int = Field(default=10240, gt=0)
     max_num_seqs: int = Field(default=128, gt=0)
-    kv_cache_gib: float | None = None  # CPU engines; null: vLLM decides
+    kv_cache_gib: float | None = Field(default=None, gt=0)  # CPU engines; null: vLLM decides
     gpu_memory_utilization: float = Field(default=0.6, gt=0, le=1)
     enforce_eager: bool = False
     group_deadline_s: float = Field(default=600.0, gt=0)

@@ -17,7 +17,7 @@ class ClusterSection(Section):
     cpus_per_node: int | None = Field(default=None, gt=0)  # for the plan of a cluster that is not joined yet
     gpus_per_node: int | None = Field(default=None, ge=0)  # the same; null: not known
     learner_ranks: int = Field(default=1, gt=0)
-    gpus_per_learner: int = Field(default=0, ge=0)
+    gpus_per_learner: int = Field(default=0, ge=0, le=1)  # a rank drives one GPU; 0: the CPU
     cpus_per_learner: float = Field(default=1.0, gt=0)
     rollout_workers: int = Field(default=1, gt=0)
     tensor_parallel: int = Field(default=1, gt=0)  # GPUs of one rollout engine

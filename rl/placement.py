@@ -248,11 +248,9 @@ def _num_evaluations(cfg: RlRun, steps: int) -> int:
 
 
 def _num_steps(cfg: RlRun) -> int | None:
-    if cfg.num_steps is not None:
-        return cfg.num_steps
     path = Path(cfg.data.train)
     if not path.is_file():
-        return None
+        return cfg.num_steps
     with path.open(encoding="utf-8", errors="replace") as file:
         num_rows = sum(1 for line in file if line.strip())
     return num_steps(cfg, PromptOrder(num_rows, cfg.rollout.prompts_per_step, cfg.seed).steps_per_epoch)
@@ -330,6 +328,8 @@ def _notes(cfg: RlRun) -> tuple[str, ...]:
         )
     if cfg.cluster.motion_actors and not cfg.motion.enabled:
         notes.append("cluster.motion_actors are planned for, but motion.enabled is false: nothing would use them")
-    if cfg.num_steps is None and not Path(cfg.data.train).is_file():
-        notes.append(f"data.train ({cfg.data.train}) is not there yet, so the run's length is unknown")
+    files = {"data.train": cfg.data.train, "evaluation.data": cfg.evaluation.data}
+    notes += [f"{key} ({file}) is not there yet" for key, file in files.items() if file and not Path(file).is_file()]
+    if _num_steps(cfg) is None:
+        notes.append("the run's length is unknown until data.train is there")
     return tuple(notes)

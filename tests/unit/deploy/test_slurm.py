@@ -139,6 +139,17 @@ def test_a_run_with_a_checkpoint_is_gone_on_with(job: Job) -> None:
     job.end()
 
 
+def test_a_configuration_by_path_and_a_name_of_ones_own_find_their_checkpoints(job: Job) -> None:
+    (job.folder / "shared/runs/toy_grpo/checkpoints/step-00000010").mkdir(parents=True)
+    (job.folder / "shared/runs/mine/checkpoints/step-00000010").mkdir(parents=True)
+    for setting in ({"CONFIG": "configs/toy_grpo.yaml"}, {"CONFIG": "toy_sft", "NAME": "mine"}):
+        job.environment.update(setting)
+        command = job.start(exit_code="0")
+        job.end()
+        assert command[-1] == "--resume"
+        assert f"name={setting.get('NAME', 'toy_grpo')}" in command
+
+
 def test_the_signal_before_the_end_reaches_the_run_and_the_job_is_queued_again(job: Job) -> None:
     job.start()
     assert job.end(signal.SIGTERM) == 143

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from owlcap.config import RlRun
-from owlcap.errors import PlacementError
+from owlcap.errors import ConfigError, PlacementError
 from rl.nodes import ActorPlan, Node, Share, lay_out
 from rl.placement import Resources, evaluates_at, plan, render_plan
 
@@ -83,6 +83,19 @@ def test_epochs_are_counted_from_the_data(tmp_path: Path) -> None:
     assert plan(rl_run(num_steps=None, num_epochs=2, data=data_at(data)), TWO_CORES).num_steps == 6
 
 
+def test_a_step_that_takes_more_prompts_than_there_are_is_refused(tmp_path: Path) -> None:
+    rows = tmp_path / "train.jsonl"
+    rows.write_text("{}\n" * 5)
+    with pytest.raises(ConfigError, match="one step takes 6 prompts, the training data has 5 rows"):
+        plan(rl_run(data=data_at(rows)), TWO_CORES)
+
+
+def test_files_that_are_not_there_are_told() -> None:
+    said = " ".join(render_plan(rl_run(evaluation={"data": "test.jsonl"}), TWO_CORES).split())
+    assert "data.train (missing.jsonl) is not there yet" in said
+    assert "evaluation.data (test.jsonl) is not there yet" in said
+
+
 def test_gpus_that_are_not_there_are_refused() -> None:
     asked = {"gpus_per_learner": 1, "learner_ranks": 2, "rollout_workers": 2, "gpus_per_rollout": 1}
     p = plan(rl_run(cluster=asked), machine(64, 3))
@@ -122,7 +135,7 @@ def test_the_drawn_plan_names_actors_work_and_shortage() -> None:
 
 def test_unknown_length_is_said(tmp_path: Path) -> None:
     text = render_plan(rl_run(num_steps=None, data=data_at(tmp_path / "no.jsonl")), TWO_CORES)
-    assert "the run's length is unknown" in " ".join(text.split())
+    assert "the run's length is unknown until data.train is there" in " ".join(text.split())
 
 
 ENGINES = {
