@@ -53,7 +53,19 @@ class PromptOrder:
         self.steps_per_epoch = num_rows // per_step
 
     def rows(self, cursor: DataCursor) -> list[int]:
-        """Row numbers of the step at `cursor`."""
+        """Row numbers of the step at `cursor`; never none.
+
+        Raises:
+            CheckpointError: no step of these data starts there.
+        """
+        if not 0 <= cursor.batch < self.steps_per_epoch:
+            raise CheckpointError(
+                f"step {cursor.batch + 1} of an epoch is to be trained, and an epoch has {self.steps_per_epoch}: "
+                f"{self._num_rows} rows, {self._per_step} prompts a step",
+                where="the place in the data that the checkpoint holds",
+                cure="resume with data.train and rollout.prompts_per_step of the run that wrote the checkpoint, or "
+                "start a new run with another name=...",
+            )
         order = np.random.default_rng((self._seed, cursor.epoch)).permutation(self._num_rows)
         first = cursor.batch * self._per_step
         return order[first : first + self._per_step].tolist()

@@ -53,6 +53,12 @@ def test_too_little_data_for_one_step_is_a_config_error() -> None:
         PromptOrder(5, 8, seed=0)
 
 
+@pytest.mark.parametrize("batch", [3, 4])
+def test_a_place_beyond_the_epoch_is_an_error_and_not_a_step_without_prompts(batch: int) -> None:
+    with pytest.raises(CheckpointError, match=f"step {batch + 1} of an epoch .* an epoch has 3: 13 rows, 4 prompts"):
+        PromptOrder(13, 4, seed=0).rows(DataCursor(1, batch))
+
+
 def test_sampling_seeds_are_fixed_and_far_apart() -> None:
     seeds = sorted(sampling_seed(run, step, index) for run in range(3) for step in range(40) for index in range(16))
     assert min(b - a for a, b in itertools.pairwise(seeds)) > 1024
