@@ -120,7 +120,7 @@ class FeaturesSection(Section):
     """Cache of the vision tower's features, where nothing of the tower is trained: see owlcap.training.features."""
 
     folder: str | None = None  # null: run_dir/features, shared by its runs
-    max_gib: float = Field(default=20.0, ge=0)  # of the folder; what was used longest ago goes first. 0: no cache
+    max_gib: float = Field(default=20.0, ge=0)  # of its files; what was used longest ago goes first. 0: no cache
 
 
 class CheckpointSection(Section):

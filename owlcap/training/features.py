@@ -7,8 +7,8 @@ A key is a hash of everything the features depend on and of nothing else: the to
 file, its segment and how frames are taken from it (`clip_key`). So an entry is never wrong, only unused.
 
 Any number of processes may share a folder. A file appears whole or not at all; one that was damaged since counts as
-absent. After each write the files that were not used for the longest time are removed, until the folder is within its
-bound.
+absent. After each write the cache's files that were not used for the longest time are removed, until they are within
+their bound; other files and subfolders are neither counted nor touched.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import re
+import secrets
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 SHARE_OF_DISK = 0.5  # of what is free or the cache's own, whatever the bound
 DIGEST_BYTES = 16
+OWN_FILE = re.compile(r"[0-9a-f]{32}\.(safetensors|[0-9a-f]{16}\.tmp)")  # the latter is not yet whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,12 @@ class FeatureCache:
 
     Args:
         tower: `tower_fingerprint` of the model.
-        max_bytes: of all files in the folder together.
+        max_bytes: of the cache's files in the folder together.
     """
 
     def __init__(self, folder: Path, tower: str, max_bytes: int) -> None:
         self.folder, self.tower, self.max_bytes = folder, tower, max_bytes
-        self.num_bytes = sum(size for _, _, size in self._files())  # of the folder, after the last write
+        self.num_bytes = sum(size for _, _, size in self._files())  # of the cache's files, after the last write
         self._can_write = True
 
     def __contains__(self, key: str) -> bool:
@@ -115,14 +117,12 @@ class FeatureCache:
             }
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
+        temporary = path.with_suffix(f".{secrets.token_hex(8)}.tmp")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
+            temporary.write_bytes(content)
             os.replace(temporary, path)
         except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
             raise
         return len(content)
 
@@ -139,9 +139,11 @@ class FeatureCache:
         self.num_bytes = total
 
     def _files(self) -> list[tuple[int, Path, int]]:
-        """When each was used last, and its size."""
+        """The cache's own files: when each was used last, and its size."""
         files = []
         for path in self.folder.glob("*"):
+            if not OWN_FILE.fullmatch(path.name):
+                continue
             with suppress(FileNotFoundError):  # another process evicts too
                 status = path.stat()
                 files.append((status.st_mtime_ns, path, status.st_size))

@@ -94,6 +94,44 @@ def test_the_bound_is_of_all_towers_together(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= bound
 
 
+def test_what_the_cache_did_not_write_is_neither_counted_nor_removed(tmp_path: Path) -> None:
+    foreign = [tmp_path / name for name in ("notes.txt", "model.safetensors", "upload.tmp", "sub/a.txt")]
+    for path in foreign:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x" * 10_000)
+        os.utime(path, (1, 1))
+    bound = one_size(tmp_path.parent)
+    cache = FeatureCache(tmp_path, "tower", bound)
+    assert cache.num_bytes == 0
+    cache.write({"a": clip(2)})
+    used(cache, "a", 1)
+    cache.write({"b": clip(2)})
+    assert [key for key in "ab" if key in cache] == ["b"]
+    assert cache.num_bytes == bound
+    assert [path.stat().st_size for path in foreign] == [10_000] * 4
+
+
+def test_a_half_written_file_of_a_process_that_died_is_counted_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = FeatureCache(tmp_path, "tower", one_size(tmp_path.parent))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", _dies)
+        patched.setattr(Path, "unlink", _dies)
+        assert cache.write({"a": clip(2)}) == 0
+    (left,) = tmp_path.iterdir()
+    os.utime(left, (1, 1))
+    after = FeatureCache(tmp_path, "tower", one_size(tmp_path.parent))
+    assert after.num_bytes == left.stat().st_size
+    after.write({"b": clip(2)})
+    assert not left.exists()
+    assert "b" in after
+
+
+def _dies(*_: object, **__: object) -> None:
+    raise PermissionError("not allowed")
+
+
 def fill(folder: str, bound: int, keys: list[str]) -> None:
     cache = FeatureCache(Path(folder), "tower", bound)
     for key in keys:
