@@ -79,12 +79,14 @@ class FeatureCache:
         path = self._path(key)
         try:
             clip = _decoded(path.read_bytes())
-            os.utime(path)
         except OSError:
             return None
         except (SafetensorError, KeyError, ValueError):
-            path.unlink(missing_ok=True)  # so that it is made anew
+            with suppress(OSError):  # another user's, or gone already
+                path.unlink()  # so that it is made anew
             return None
+        with suppress(OSError):
+            os.utime(path)
         return clip
 
     def write(self, clips: Mapping[str, ClipFeatures]) -> int:

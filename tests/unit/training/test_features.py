@@ -191,6 +191,38 @@ def test_grids_of_overlays_are_kept(tmp_path: Path) -> None:
     assert read.overlay_grids == one.overlay_grids
 
 
+def test_a_good_entry_of_a_folder_that_cannot_be_changed_is_a_hit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = FeatureCache(tmp_path, "tower", PLENTY)
+    cache.write({"a": clip(2)})
+    monkeypatch.setattr(os, "utime", _dies)
+    read = cache.read("a")
+    assert read is not None
+    assert read.features.equal(clip(2).features)
+
+
+def test_a_damaged_entry_of_a_folder_that_cannot_be_changed_is_a_miss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = FeatureCache(tmp_path, "tower", PLENTY)
+    cache.write({"a": clip(2)})
+    cache._path("a").write_bytes(b"")
+    monkeypatch.setattr(Path, "unlink", _dies)
+    assert cache.read("a") is None
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        FeatureCache(tmp_path, "tower", PLENTY).write({"a": clip(2)})
+    finally:
+        os.umask(before)
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_mode & 0o777 == mode
+
+
 def sample(path: Path, start_s: float | None = None) -> Sample:
     return Sample(id="1", video=str(path), prompt="p", caption="c", reference="c", start_s=start_s)
 
