@@ -108,16 +108,13 @@ class FeatureCache:
         return self.folder / f"{name}.safetensors"
 
     def _write(self, path: Path, clip: ClipFeatures) -> int:
-        features = clip.features.cpu().contiguous()
-        content = save(
-            {
-                "features": features,
-                "grid": torch.tensor(clip.grid_thw),
-                "seconds": torch.tensor(clip.second_per_grid_ts, dtype=torch.float64),
-                "overlays": torch.tensor([grid[1:] for grid in clip.overlay_grids], dtype=torch.long).view(-1, 2),
-                "checksum": torch.tensor(_checksum(features)),
-            }
-        )
+        tensors = {
+            "features": clip.features.cpu().contiguous(),
+            "grid": torch.tensor(clip.grid_thw),
+            "seconds": torch.tensor(clip.second_per_grid_ts, dtype=torch.float64),
+            "overlays": torch.tensor([grid[1:] for grid in clip.overlay_grids], dtype=torch.long).view(-1, 2),
+        }
+        content = save(tensors | {"checksum": torch.tensor(_checksum(tensors))})
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{secrets.token_hex(8)}.tmp")
         try:
@@ -154,9 +151,9 @@ class FeatureCache:
 
 def _decoded(content: bytes) -> ClipFeatures:
     tensors = load(content)
-    features, (t, h, w) = tensors["features"], tensors["grid"].tolist()
-    if _checksum(features) != int(tensors["checksum"]):
+    if int(tensors.pop("checksum")) != _checksum(tensors):
         raise ValueError("damaged")
+    features, (t, h, w) = tensors["features"], tensors["grid"].tolist()
     overlays = tuple((1, rows, columns) for rows, columns in tensors["overlays"].tolist())
     return ClipFeatures(features, (t, h, w), float(tensors["seconds"]), overlays)
 
@@ -256,5 +253,9 @@ def _bytes(tensor: torch.Tensor) -> memoryview:
     return tensor.contiguous().flatten().view(torch.uint8).numpy().data
 
 
-def _checksum(tensor: torch.Tensor) -> int:
-    return zlib.crc32(_bytes(tensor))
+def _checksum(tensors: Mapping[str, torch.Tensor]) -> int:
+    checksum = 0
+    for name, tensor in sorted(tensors.items()):
+        checksum = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
+        checksum = zlib.crc32(_bytes(tensor), checksum)
+    return checksum

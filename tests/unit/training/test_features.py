@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from owlcap.config import FeaturesSection, ModelSection, VideoSection
 from owlcap.models.load import load_policy, load_processor
@@ -70,6 +71,17 @@ def test_a_damaged_file_is_a_miss_and_is_written_anew(tmp_path: Path, damage: st
     assert "a" not in cache
     cache.write({"a": clip(2)})
     assert cache.read("a") is not None
+
+
+@pytest.mark.parametrize("part", ["grid", "seconds", "overlays"])
+def test_a_flipped_bit_beside_the_features_is_seen(tmp_path: Path, part: str) -> None:
+    cache = FeatureCache(tmp_path, "tower", PLENTY)
+    cache.write({"a": replace(clip(2), overlay_grids=((1, 4, 2),))})
+    path = cache._path("a")
+    tensors = load(path.read_bytes())
+    tensors[part].flatten().view(torch.uint8)[0] ^= 1
+    path.write_bytes(save(tensors))
+    assert cache.read("a") is None
 
 
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
