@@ -5,8 +5,9 @@
                        rng-*.pt    random generators of each rank
 
 `CheckpointStore.write` lets a writer fill `root/.writing-...`, syncs it, then renames it. An interrupted
-write leaves only a hidden folder, which is never read and is removed by the next write. On several nodes
-`root` must be on a file system that all of them share.
+write leaves only a hidden folder, which is never read and is removed by the next write. A run that was resumed from
+an older checkpoint moves those after it to `root/aside-step-...`, where no run reads them, when it writes its first.
+On several nodes `root` must be on a file system that all of them share.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ META = "meta.json"
 FORMAT = 1
 _STEP = re.compile(r"step-(\d{8})")
 _HIDDEN = (".writing-", ".removing-")
+_ASIDE = "aside-"
 _SHOWN_DIFFERENCES = 8
 
 
@@ -79,7 +81,7 @@ class CheckpointMeta:
 
 
 class CheckpointStore:
-    """The checkpoints of one run; the `keep` newest are kept. Used by the driver only."""
+    """The checkpoints of one run; the `keep` newest whole ones are kept. Used by the driver only."""
 
     def __init__(self, root: str | Path, keep: int) -> None:
         self.root = Path(root)
@@ -104,37 +106,67 @@ class CheckpointStore:
                 described = {"format": FORMAT, "files": file_sizes(temporary), **asdict(meta)}
                 (temporary / META).write_text(json.dumps(described), encoding="utf-8")
                 sync_tree(temporary)
+                self._set_aside_after(final)
                 self._retire(final)
                 temporary.rename(final)
                 sync_folder(self.root)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-        for path in self.complete()[: -self.keep]:
-            self._retire(path)
+        kept = self.complete()[-self.keep :]
+        for path in self._folders():
+            if len(kept) == self.keep and path < kept[0]:
+                self._retire(path)
         return final
 
     def complete(self) -> list[Path]:
-        """Complete checkpoints, oldest first."""
-        if not self.root.is_dir():
-            return []
-        return sorted(p for p in self.root.iterdir() if _STEP.fullmatch(p.name) and (p / META).is_file())
+        """Whole checkpoints, oldest first."""
+        return [path for path in self._folders() if find_damage(path) is None]
 
     def latest(self) -> Path | None:
-        """The newest complete checkpoint, if there is one; of a damaged one it warns, and takes the one before."""
-        for path in reversed(self.complete()):
+        """The newest whole checkpoint, None where there is no checkpoint; damaged ones are passed over with a warning.
+
+        Raises:
+            CheckpointError: there are checkpoints and none is whole, with what is wrong with each.
+        """
+        damaged: list[str] = []
+        for path in reversed(self._folders()):
             if (damage := find_damage(path)) is None:
                 return path
             logger.warning("%s is passed over: %s", path, damage)
-        return None
+            damaged.append(f"{path.name}: {damage}")
+        if not damaged:
+            return None
+        raise CheckpointError(
+            "no checkpoint of the run is whole:\n    " + "\n    ".join(damaged),
+            where=str(self.root),
+            cure=f"copy one back whole; or start a new run with another name=..., or remove {self.root.parent} and "
+            "start again without --resume",
+        )
+
+    def _folders(self) -> list[Path]:
+        """Every checkpoint, damaged ones too, oldest first."""
+        return sorted(p for p in self.root.iterdir() if _STEP.fullmatch(p.name)) if self.root.is_dir() else []
 
     def _check_room(self) -> None:
         """Find a full disk before any rank writes: ranks of which one fails leave the others waiting for it."""
-        last = self.latest()
-        if last is None:
+        whole = self.complete()
+        if not whole:
             return
-        wanted, free = folder_size(last), shutil.disk_usage(self.root).free
+        wanted, free = folder_size(whole[-1]), shutil.disk_usage(self.root).free
         if wanted > free:
             raise OSError(errno.ENOSPC, f"{wanted / 2**20:.0f} MiB are wanted, {free / 2**20:.0f} MiB are free")
+
+    def _set_aside_after(self, final: Path) -> None:
+        """Move checkpoints of later steps away, so that no run takes them for what follows `final`."""
+        for path in self._folders():
+            if path > final:
+                aside = path.with_name(f"{_ASIDE}{path.name}")
+                number = 1
+                while aside.exists():
+                    number += 1
+                    aside = path.with_name(f"{_ASIDE}{path.name}.{number}")
+                path.rename(aside)
+                logger.warning("%s is of an earlier start of the run: kept as %s, not used", path, aside.name)
 
     def _retire(self, path: Path) -> None:
         """Remove a checkpoint such that a crash in between leaves no half of it under its name."""

@@ -83,7 +83,7 @@ def test_half_written_folders_are_never_taken_for_checkpoints(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("harm", "said"),
     [
         (lambda good: (good / "engine" / "state.pt").write_bytes(b"x" * 10), "state.pt has 10 of 100000 bytes"),
         (lambda good: (good / "engine" / "state.pt").unlink(), "state.pt is not there"),
@@ -91,14 +91,64 @@ def test_half_written_folders_are_never_taken_for_checkpoints(tmp_path: Path) ->
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None], said: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: Callable[[Path], None], said: str
 ) -> None:
     store = CheckpointStore(tmp_path, keep=2)
     good = store.write(meta(1), write_state)
-    damage(store.write(meta(2), write_state))
+    harm(store.write(meta(2), write_state))
     assert store.latest() == good
     assert "step-00000002 is passed over" in caplog.text
     assert said in caplog.text
+
+
+def damage(checkpoint: Path) -> None:
+    (checkpoint / "engine" / "state.pt").unlink()
+
+
+def test_damaged_checkpoints_do_not_count_among_those_kept(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    first = store.write(meta(1), write_state)
+    damage(store.write(meta(2), write_state))
+    third = store.write(meta(3), write_state)
+    assert store.complete() == [first, third]
+    fourth = store.write(meta(4), write_state)
+    assert sorted(tmp_path.iterdir()) == [third, fourth]
+
+
+def test_checkpoints_after_the_one_resumed_from_are_set_aside_and_not_deleted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    for step in (5, 6):
+        damage(store.write(meta(step), write_state))
+    for _ in range(2):  # the second time the name is taken
+        damage(store.write(meta(7), write_state))
+        new = store.write(meta(2), write_state)
+        assert store.latest() == new
+    assert "step-00000005 is of an earlier start of the run: kept as aside-step-00000005" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "aside-step-00000005",
+        "aside-step-00000006",
+        "aside-step-00000007",
+        "aside-step-00000007.2",
+        "step-00000002",
+    ]
+
+
+def test_checkpoints_of_which_none_is_whole_are_an_error_that_names_each(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "run" / "checkpoints", keep=2)
+    for step in (1, 2):
+        damage(store.write(meta(step), write_state))
+    (store.root / "step-00000003").mkdir()
+    with pytest.raises(CheckpointError, match="no checkpoint of the run is whole") as caught:
+        store.latest()
+    for part in (
+        "step-00000001: engine/state.pt is not there",
+        "step-00000002: engine/state.pt is not there",
+        "step-00000003: meta.json cannot be read",
+        f"another name=..., or remove {tmp_path / 'run'} and start again",
+    ):
+        assert part in str(caught.value)
 
 
 def test_a_full_disk_is_one_error_and_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
