@@ -31,10 +31,12 @@ RejectionTest = Literal[TokenTest, CaptionTest, "seq_max_k2", "seq_max_k3"]
 class LoraSection(Section):
     """Low-rank adapters of the language model, trained in place of its weights: see owlcap.models.lora."""
 
-    rank: int = Field(default=32, gt=0)
+    rank: int = Field(default=32, gt=0, le=512)  # 512: all that k_proj and v_proj of the 7B model can hold
     alpha: int = Field(default=64, gt=0)  # the change is scaled by alpha / rank
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    layers: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )  # the language model's, each by its own name
 
 
 class ModelSection(Section):

@@ -7,6 +7,7 @@ plain model's names, so that nothing else knows of adapters. The live weights ar
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from owlcap.config import LoraSection
-from owlcap.errors import ConfigError
+from owlcap.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration
@@ -27,28 +28,32 @@ ADAPTER = "default"
 
 
 def add_lora(policy: Qwen2_5_VLForConditionalGeneration, lora: LoraSection) -> None:
-    """Give the language model's layers of these names adapters, and freeze everything else in the policy.
+    """Give the language model's linear layers of these names adapters, and freeze everything else in the policy.
 
     Raises:
-        ConfigError: no layer of the language model has one of the names.
+        ModelError: no layer has one of the names.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    names = "|".join(lora.layers)
+    paths = [
+        name for name, module in policy.named_modules() if ".language_model." in name and isinstance(module, nn.Linear)
+    ]
+    wrong = [layer for layer in lora.layers if not any(path.endswith(f".{layer}") for path in paths)]
+    if wrong:
+        raise ModelError(
+            f"no linear layer of the language model is called {', '.join(wrong)}",
+            where="model.lora.layers",
+            allowed=", ".join(sorted({path.rpartition(".")[2] for path in paths})),
+            cure="correct the name",
+        )
+    names = "|".join(map(re.escape, lora.layers))
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=rf".*\.language_model\..*\.({names})",
     )
-    try:
-        inject_adapter_in_model(config, policy, adapter_name=ADAPTER)
-    except ValueError as error:  # peft found nothing to adapt
-        raise ConfigError(
-            f"no layer of the language model is called {', '.join(lora.layers)}",
-            where="model.lora.layers",
-            allowed="q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj",
-        ) from error
+    inject_adapter_in_model(config, policy, adapter_name=ADAPTER)
 
 
 def base_fingerprint(policy: nn.Module) -> str:

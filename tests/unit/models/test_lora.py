@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from owlcap.config import LoraSection, ModelSection
-from owlcap.errors import ConfigError
+from owlcap.errors import ModelError
 from owlcap.models.load import load_policy, load_processor, save_policy
 from owlcap.models.logprobs import completion_logprobs
 from owlcap.models.lora import base_fingerprint, stored_weights, without_lora
@@ -84,6 +85,33 @@ def test_the_base_is_named_by_all_that_the_adapters_are_added_to(adapted, tiny_p
         assert base_fingerprint(fresh) != base_fingerprint(adapted)
 
 
-def test_a_layer_that_is_not_there_is_named(tiny_policy: Path) -> None:
-    with pytest.raises(ConfigError, match="no layer of the language model is called qkv_proj"):
-        load(tiny_policy, LoraSection(layers=("qkv_proj",)))
+@pytest.mark.parametrize(
+    ("layers", "wrong"),
+    [
+        (("qkv_proj",), "qkv_proj"),
+        (("q_proj", "vproj", "oproj"), "vproj, oproj"),
+        (("q_proj", "embed_tokens"), "embed_tokens"),  # of the language model, and no linear layer
+        (("q_proj", "qkv"), "qkv"),  # a layer of the vision tower
+        (("q_.*",), "q_.*"),  # a name, no pattern
+    ],
+)
+def test_every_name_of_a_layer_that_is_not_there_is_told(
+    tiny_policy: Path, layers: tuple[str, ...], wrong: str
+) -> None:
+    with pytest.raises(ModelError) as told:
+        load(tiny_policy, LoraSection(layers=layers))
+    assert told.value.what == f"no linear layer of the language model is called {wrong}"
+    assert told.value.allowed == "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+
+
+def test_a_name_may_say_the_layers_parent(tiny_policy: Path) -> None:
+    policy = load(tiny_policy, LoraSection(layers=("self_attn.q_proj",)))
+    trained = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
+    assert trained
+    assert all(".self_attn.q_proj.lora_" in name for name in trained)
+
+
+@pytest.mark.parametrize("wrong", [{"layers": ()}, {"rank": 513}, {"rank": 0}])
+def test_no_layers_and_ranks_above_the_layers_own_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        LoraSection.model_validate(wrong)
