@@ -1,7 +1,7 @@
 """The run directory: everything that says what a run was, and what it did.
 
 run_dir/name/
-  config.yaml          the resolved settings; config.1.yaml, ... are those it was resumed from
+  config.yaml          the resolved settings
   versions.json        packages, Python, platform, git commit
   metrics.jsonl        one object a line: step, time, "prefix/name": value
   tensorboard/         the same numbers
@@ -11,6 +11,9 @@ run_dir/name/
   logs/                driver.log, rollout-0.log, reward-0.log, learner-0.log, ...: see owlcap.logging
   model/               the exported policy, written at the end
   report.html          all of this to look at: owlcap.evaluation.run_report
+
+A name without a number is the newest start's; config.1.yaml and versions.1.json are the oldest that were otherwise,
+.2 the next.
 """
 
 from __future__ import annotations
@@ -115,7 +118,7 @@ class RunDir:
 
     @classmethod
     def create(cls, cfg: Run, resume: bool = False) -> RunDir:
-        """Make run_dir/name with its settings and versions, or open it again when `resume` is set.
+        """Make the folders of run_dir/name, or open it again when `resume` is set; no file of the run is touched.
 
         Raises:
             ConfigError: the run has results and `resume` is not set, or `resume` is set and there is no
@@ -146,8 +149,6 @@ class RunDir:
         try:
             for folder in (run.tensorboard, run.rollouts, run.evaluations, run.checkpoints, run.logs):
                 folder.mkdir(parents=True, exist_ok=True)
-            run._write_config(cfg)
-            run.versions_file.write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(
                 f"the run's folder cannot be written: {error.strerror or error}",
@@ -155,6 +156,11 @@ class RunDir:
                 cure="set run_dir=... to a folder that you can write to and that has space",
             ) from error
         return run
+
+    def record(self, cfg: Run) -> None:
+        """Write the settings and versions of a start that has the lock and was not refused; others before it stay."""
+        self._write_new(self.config_file, dump(cfg))
+        self._write_new(self.versions_file, json.dumps(versions(), indent=2) + "\n")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -186,14 +192,22 @@ class RunDir:
     def _has_results(self) -> bool:
         return self.metrics_file.exists() or self.model.exists() or any(self.checkpoints.glob("*"))
 
-    def _write_config(self, cfg: Run) -> None:
-        text = dump(cfg)
-        if self.config_file.exists() and self.config_file.read_text(encoding="utf-8") != text:
-            number = 1
-            while (self.path / f"config.{number}.yaml").exists():
-                number += 1
-            self.config_file.rename(self.path / f"config.{number}.yaml")
-        self.config_file.write_text(text, encoding="utf-8")
+    def _write_new(self, file: Path, text: str) -> None:
+        """Give `file` this text; another text that it had is kept under a number."""
+        if file.exists() and _untimed(file.read_text(encoding="utf-8")) == _untimed(text):
+            return
+        temporary = file.with_suffix(".tmp")  # a full disk must not cost the old one
+        temporary.write_text(text, encoding="utf-8")
+        if file.exists():
+            self._keep(file)
+        temporary.replace(file)
+
+    def _keep(self, path: Path) -> Path:
+        """Rename to the first free number: config.yaml to config.1.yaml."""
+        number = 1
+        while (kept := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
+            number += 1
+        return path.rename(kept)
 
     def truncate_after(self, step: int) -> None:
         """Forget what was written after `step`: a run resumed there writes those steps again."""
@@ -209,6 +223,10 @@ class RunDir:
                 match = STEP_FILE.search(file.name)
                 if match and int(match.group(1)) > step:
                     file.unlink()
+
+
+def _untimed(text: str) -> list[str]:
+    return [line for line in text.splitlines() if '"created":' not in line]
 
 
 def versions() -> dict[str, object]:

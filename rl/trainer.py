@@ -91,19 +91,17 @@ def run_rl(cfg: RlRun, resume: bool = False) -> Path:
     order = PromptOrder(len(samples), cfg.rollout.prompts_per_step, cfg.seed)
     evaluator = Evaluator(cfg)
     run = RunDir.create(cfg, resume)
-    setup_logging(folder=run.logs)
-    checkpoint = CheckpointStore(run.checkpoints, cfg.checkpoint.keep).latest() if resume else None
-    if checkpoint is not None:
-        check_run(checkpoint, cfg)
-    with (
-        run.locked(),
-        ends_on_signals("nothing was trained since this start") as stop,
-        start_ray(cfg.cluster, run.path),
-    ):
-        stop.arm()
-        plan(cfg, joined_cluster()).check()
-        with start_actors(cfg, num_steps(cfg, order.steps_per_epoch)) as actors:
-            return _Trainer(cfg, run, samples, order, evaluator, actors, stop).run(resume)
+    with run.locked(), ends_on_signals("nothing was trained since this start") as stop:
+        setup_logging(folder=run.logs)
+        checkpoint = CheckpointStore(run.checkpoints, cfg.checkpoint.keep).latest() if resume else None
+        if checkpoint is not None:
+            check_run(checkpoint, cfg)
+        with start_ray(cfg.cluster, run.path):
+            stop.arm()
+            plan(cfg, joined_cluster()).check()
+            run.record(cfg)
+            with start_actors(cfg, num_steps(cfg, order.steps_per_epoch)) as actors:
+                return _Trainer(cfg, run, samples, order, evaluator, actors, stop).run(resume)
 
 
 @contextmanager

@@ -48,12 +48,24 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
     check_motion(cfg.model.path, cfg.motion)
     plan = SftPlan.of(cfg)
     run = RunDir.create(cfg, resume)
-    setup_logging(folder=run.logs)
-    cfg = _absolute(cfg)
-    checkpoint = CheckpointStore(run.checkpoints, cfg.checkpoint.keep).latest() if resume else None
-    if checkpoint is not None:
-        check_run(checkpoint, cfg)
-    spec = TrainingSpec(
+    with run.locked(), ends_on_signals("nothing was trained since this start") as stop:
+        setup_logging(folder=run.logs)
+        checkpoint = CheckpointStore(run.checkpoints, cfg.checkpoint.keep).latest() if resume else None
+        if checkpoint is not None:
+            check_run(checkpoint, cfg)
+        cfg = _absolute(cfg)
+        run.record(cfg)
+        with start_ray(cfg.cluster, run.path):
+            stop.arm()
+            group = make_worker_group(SftWorker, (_spec(cfg, plan), SftTask(cfg.data, cfg.sft)), cfg.cluster)
+            try:
+                return _Trainer(cfg, run, plan, group, stop).run(resume)
+            finally:
+                stop_worker_group(group)
+
+
+def _spec(cfg: SftRun, plan: SftPlan) -> TrainingSpec:
+    return TrainingSpec(
         model=cfg.model,
         video=cfg.video,
         optimizer=cfg.optimizer,
@@ -64,18 +76,6 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
         features=located(cfg),
         motion=cfg.motion,
     )
-    task = SftTask(cfg.data, cfg.sft)
-    with (
-        run.locked(),
-        ends_on_signals("nothing was trained since this start") as stop,
-        start_ray(cfg.cluster, run.path),
-    ):
-        stop.arm()
-        group = make_worker_group(SftWorker, (spec, task), cfg.cluster)
-        try:
-            return _Trainer(cfg, run, plan, group, stop).run(resume)
-        finally:
-            stop_worker_group(group)
 
 
 def _absolute(cfg: SftRun) -> SftRun:

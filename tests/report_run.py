@@ -39,7 +39,9 @@ REPLY_ID, REPLY = "chatcmpl-1", '{"1": "supported"} </script><i>the judge says</
 
 def make_run(folder: Path, videos: Sequence[Path], num_steps: int = 3, num_groups: int = 3) -> RunDir:
     """A complete run: in each step `num_groups` groups of four captions, one of them unscored, and a failed prompt."""
-    run = RunDir.create(_config(folder, num_steps))
+    cfg = _config(folder, num_steps)
+    run = RunDir.create(cfg)
+    run.record(cfg)
     replies = ReplyCache(CacheSection(path=str(run.path / "judge.sqlite")))
     replies.put("key", Reply(REPLY, REPLY_ID), model="m", kind="units")
     replies.close()

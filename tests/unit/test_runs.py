@@ -28,9 +28,15 @@ def sft_run(folder: Path, **changes: object) -> SftRun:
     return SftRun.model_validate(settings | changes)
 
 
+def started(cfg: SftRun | RlRun, resume: bool = False) -> RunDir:
+    run = RunDir.create(cfg, resume)
+    run.record(cfg)
+    return run
+
+
 def test_a_new_run_holds_its_settings_and_versions(tmp_path: Path) -> None:
     cfg = sft_run(tmp_path)
-    run = RunDir.create(cfg)
+    run = started(cfg)
     assert run.path == tmp_path / "toy"
     assert SftRun.model_validate(yaml.safe_load(run.config_file.read_text())) == cfg
     recorded = json.loads(run.versions_file.read_text())
@@ -43,13 +49,13 @@ def test_an_rl_run_reads_back_equal(tmp_path: Path) -> None:
     cfg = RlRun.model_validate(
         sft_run(tmp_path).model_dump(exclude={"sft", "kind"}) | {"algorithm": {"clip_ratio": 0.3}}
     )
-    run = RunDir.create(cfg)
+    run = started(cfg)
     assert RlRun.model_validate(yaml.safe_load(run.config_file.read_text())) == cfg
 
 
 @pytest.mark.parametrize("result", ["metrics.jsonl", "model", "checkpoints/step-00000001"])
 def test_a_run_with_results_is_not_overwritten(tmp_path: Path, result: str) -> None:
-    run = RunDir.create(sft_run(tmp_path))
+    run = started(sft_run(tmp_path))
     (run.path / result).mkdir()
     with pytest.raises(ConfigError, match="exists already") as caught:
         RunDir.create(sft_run(tmp_path, seed=1))
@@ -58,8 +64,8 @@ def test_a_run_with_results_is_not_overwritten(tmp_path: Path, result: str) -> N
 
 
 def test_a_run_that_failed_before_any_result_may_start_again(tmp_path: Path) -> None:
-    RunDir.create(sft_run(tmp_path))
-    run = RunDir.create(sft_run(tmp_path, seed=1))
+    started(sft_run(tmp_path))
+    run = started(sft_run(tmp_path, seed=1))
     assert yaml.safe_load(run.config_file.read_text())["seed"] == 1
 
 
@@ -70,12 +76,24 @@ def test_a_run_that_does_not_exist_cannot_be_resumed(tmp_path: Path) -> None:
 
 
 def test_resuming_with_other_settings_keeps_the_old_ones(tmp_path: Path) -> None:
-    RunDir.create(sft_run(tmp_path))
-    run = RunDir.create(sft_run(tmp_path), resume=True)
+    started(sft_run(tmp_path))
+    run = started(sft_run(tmp_path), resume=True)
     assert not (run.path / "config.1.yaml").exists()
-    RunDir.create(sft_run(tmp_path, seed=1), resume=True)
+    started(sft_run(tmp_path, seed=1), resume=True)
     assert yaml.safe_load((run.path / "config.1.yaml").read_text())["seed"] == 0
     assert yaml.safe_load(run.config_file.read_text())["seed"] == 1
+
+
+def test_a_start_on_other_versions_keeps_the_first_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = started(sft_run(tmp_path))
+    first = run.versions_file.read_text()
+    monkeypatch.setattr(owlcap.runs.time, "strftime", lambda *_: "later")
+    started(sft_run(tmp_path), resume=True)
+    assert run.versions_file.read_text() == first  # nothing but the time is new
+    monkeypatch.setattr(owlcap.runs, "git_commit", lambda: "0123abc")
+    started(sft_run(tmp_path), resume=True)
+    assert (run.path / "versions.1.json").read_text() == first
+    assert json.loads(run.versions_file.read_text())["git_commit"] == "0123abc"
 
 
 def test_a_folder_that_cannot_be_made_is_a_config_error(tmp_path: Path) -> None:
@@ -102,7 +120,7 @@ def test_the_commit_of_a_copied_tree_is_what_the_environment_says(
 
 
 def test_truncation_drops_later_steps_and_a_torn_last_line(tmp_path: Path) -> None:
-    run = RunDir.create(sft_run(tmp_path))
+    run = started(sft_run(tmp_path))
     rows = [json.dumps({"step": step, "train/loss": 1.0}) + "\n" for step in (1, 2, 2, 3)]
     run.metrics_file.write_text("".join(rows) + '{"step": 2, "tra')
     for step in (2, 3):
@@ -132,7 +150,7 @@ with RunDir(Path(sys.argv[1])).locked():
 
 
 def test_a_run_in_use_is_refused_and_free_again_when_its_process_has_ended(tmp_path: Path) -> None:
-    run = RunDir.create(sft_run(tmp_path))
+    run = started(sft_run(tmp_path))
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -65,6 +65,7 @@ def test_a_learner_lost_in_a_transfer_starts_again_once_and_the_run_goes_on(tmp_
     learner = SendingLearner(script)
     samples = [Sample(f"clip-{i}", f"{i}.mp4", "Describe.", "-", "-") for i in range(NUM_ROWS)]
     order, run = PromptOrder(NUM_ROWS, PER_STEP, cfg.seed), RunDir.create(cfg, resume=False)
+    run.record(cfg)
     with StopSignals() as stop, EngineThread() as thread:
         parts = cast(Actors, Parts(learner, ReceivingPool(script), ScriptedRewards(script), thread))
         _Trainer(cfg, run, samples, order, Evaluator(cfg), parts, stop).run(resume=False)

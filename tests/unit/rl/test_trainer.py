@@ -167,7 +167,9 @@ def train(cfg: RlRun, script: Script, resume: bool = False) -> tuple[Path, Scrip
     order = PromptOrder(NUM_ROWS, PER_STEP, cfg.seed)
     with StopSignals() as stop, EngineThread() as thread:
         actors = cast(Actors, Parts(learner, ScriptedPool(script), ScriptedRewards(script), thread))
-        trainer = _Trainer(cfg, RunDir.create(cfg, resume), samples, order, Evaluator(cfg), actors, stop)
+        run = RunDir.create(cfg, resume)
+        run.record(cfg)
+        trainer = _Trainer(cfg, run, samples, order, Evaluator(cfg), actors, stop)
         return trainer.run(resume), learner
 
 

@@ -103,6 +103,7 @@ def events_of(cfg: RlRun, script: GpuScript, resume: bool = False) -> list[str]:
     with StopSignals() as stop, EngineThread() as thread:
         parts = Parts(GpuLearner(script), GpuPool(script), ScriptedRewards(script), thread)
         order, run = PromptOrder(NUM_ROWS, PER_STEP, cfg.seed), RunDir.create(cfg, resume)
+        run.record(cfg)
         _Trainer(cfg, run, samples, order, Evaluator(cfg), cast(Actors, parts), stop).run(resume)
     return script.events
 
