@@ -82,6 +82,9 @@ def read_run(path: Path) -> RunContents:
     problems: list[str] = []
     config_text = _text(run.config_file, problems)
     figures, times = _read_metrics(run.metrics_file, problems)
+    rollouts = sorted(_step_files(run.rollouts, "*.jsonl"))
+    empty = [f"rollouts/{file.name} is empty" for _, file in rollouts if not file.stat().st_size]
+    problems += _shortened(empty, "rollouts/")
     return RunContents(
         dir=run,
         config_text=config_text,
@@ -91,7 +94,7 @@ def read_run(path: Path) -> RunContents:
         figures=figures,
         times=times,
         evaluations=tuple(_evaluations(run, problems)),
-        rollout_steps=tuple(sorted(step for step, _ in _step_files(run.rollouts, "*.jsonl"))),
+        rollout_steps=tuple(step for step, _ in rollouts),
         problems=tuple(problems),
     )
 
@@ -180,10 +183,13 @@ def _step_files(folder: Path, pattern: str) -> Iterator[tuple[int, Path]]:
 
 def _text(file: Path, problems: list[str]) -> str:
     try:
-        return file.read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         problems.append(f"{file.name} cannot be read: {error.strerror}")
         return ""
+    if not text.strip():
+        problems.append(f"{file.name} is empty")
+    return text
 
 
 def _mapping(file: Path, text: str, problems: list[str]) -> Mapping[str, Any]:

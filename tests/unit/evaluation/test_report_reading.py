@@ -49,6 +49,8 @@ def _cut(file: Path) -> None:
         ("versions.json", Path.unlink, "versions.json cannot be read: No such file or directory"),
         ("versions.json", _cut, "versions.json is broken: "),
         ("metrics.jsonl", Path.unlink, "metrics.jsonl cannot be read: No such file or directory"),
+        ("metrics.jsonl", lambda file: file.write_text(""), "metrics.jsonl is empty"),
+        ("rollouts/step_000002.jsonl", lambda file: file.write_text(""), "rollouts/step_000002.jsonl is empty"),
         ("metrics.jsonl", _cut, "metrics.jsonl, line 5, left out: not a row of figures, or cut short"),
         ("metrics.jsonl", lambda file: file.write_text("3\n"), "metrics.jsonl, line 1, left out: not a row"),
         ("metrics.jsonl", lambda file: file.write_text('{"step": Infinity}\n'), "metrics.jsonl, line 1, left out"),
