@@ -9,11 +9,11 @@ run_dir/name/
   evaluations/         step_000000.json: held-out captions and their scores
   checkpoints/         see owlcap.training.checkpoint
   logs/                driver.log, rollout-0.log, reward-0.log, learner-0.log, ...: see owlcap.logging
-  model/               the exported policy, written at the end
+  model/               the exported policy, written at the end; of a run that is to go on it becomes model.1/
   report.html          all of this to look at: owlcap.evaluation.run_report
 
-A name without a number is the newest start's; config.1.yaml and versions.1.json are the oldest that were otherwise,
-.2 the next.
+A name without a number is the newest start's; config.1.yaml, versions.1.json and model.1/ are the oldest that were
+otherwise, .2 the next.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ from pathlib import Path
 from owlcap.config import Run
 from owlcap.config_io import dump
 from owlcap.errors import ConfigError
+from owlcap.logging import get_logger
+
+logger = get_logger(__name__)
 
 RECORDED_PACKAGES = (
     "owlcap",
@@ -191,6 +194,11 @@ class RunDir:
 
     def _has_results(self) -> bool:
         return self.metrics_file.exists() or self.model.exists() or any(self.checkpoints.glob("*"))
+
+    def set_model_aside(self) -> None:
+        """A run that trains on is not finished: what it exported before is kept under a number."""
+        if self.model.exists():
+            logger.info("the run trains on: its model so far is kept as %s", self._keep(self.model))
 
     def _write_new(self, file: Path, text: str) -> None:
         """Give `file` this text; another text that it had is kept under a number."""

@@ -31,6 +31,7 @@ from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore, DataCurs
 from owlcap.training.cluster import shared_bundles, start_ray
 from owlcap.training.group import LearnerLostError
 from owlcap.training.interrupt import Interrupted, StopSignals, ends_on_signals, interruption
+from owlcap.training.origin import Origin, origin_of
 from owlcap.training.progress import progress
 from owlcap.types import Sample, ScoredGroup
 from rewards.chat import Usage
@@ -90,18 +91,19 @@ def run_rl(cfg: RlRun, resume: bool = False) -> Path:
         check_overlays(samples, cfg.motion, cfg.data)
     order = PromptOrder(len(samples), cfg.rollout.prompts_per_step, cfg.seed)
     evaluator = Evaluator(cfg)
+    origin = origin_of(cfg, len(samples))
     run = RunDir.create(cfg, resume)
     with run.locked(), ends_on_signals("nothing was trained since this start") as stop:
         setup_logging(folder=run.logs)
         checkpoint = CheckpointStore(run.checkpoints, cfg.checkpoint.keep).latest() if resume else None
         if checkpoint is not None:
-            check_run(checkpoint, cfg)
+            check_run(checkpoint, cfg, origin)
         with start_ray(cfg.cluster, run.path):
             stop.arm()
             plan(cfg, joined_cluster()).check()
             run.record(cfg)
             with start_actors(cfg, num_steps(cfg, order.steps_per_epoch)) as actors:
-                return _Trainer(cfg, run, samples, order, evaluator, actors, stop).run(resume)
+                return _Trainer(cfg, run, samples, order, evaluator, actors, stop, origin).run(resume)
 
 
 @contextmanager
@@ -153,9 +155,10 @@ class _Trainer:
         evaluator: Evaluator,
         actors: Actors,
         stop: StopSignals,
+        origin: Origin = (),
     ) -> None:
         self.cfg, self.run_dir, self.samples, self.order = cfg, run, samples, order
-        self.evaluator, self.actors = evaluator, actors
+        self.evaluator, self.actors, self.origin = evaluator, actors, origin
         self.last_step = num_steps(cfg, order.steps_per_epoch)
         self.store = CheckpointStore(run.checkpoints, cfg.checkpoint.keep)
         self.pipeline = Pipeline(
@@ -173,6 +176,8 @@ class _Trainer:
         """Train from the newest checkpoint or from the start, and export."""
         if resume:
             self._restore()
+        if self.state.step < self.last_step:
+            self.run_dir.set_model_aside()
         metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=self.state.step if resume else None)
         failed = True
         try:
@@ -338,7 +343,7 @@ class _Trainer:
 
     def _save(self) -> None:
         state, learner = self.state, self.actors.learner
-        meta = CheckpointMeta(state.step, state.cursor, learner.layout, state.policy_version)
+        meta = CheckpointMeta(state.step, state.cursor, learner.layout, state.policy_version, self.origin)
 
         def write(folder: Path) -> None:
             learner.save(folder)

@@ -23,6 +23,7 @@ from owlcap.training.cluster import start_ray
 from owlcap.training.features import located, room
 from owlcap.training.group import WorkerGroup, gather, make_worker_group, stop_worker_group
 from owlcap.training.interrupt import Interrupted, StopSignals, ends_on_signals, interruption
+from owlcap.training.origin import Origin, origin_of
 from owlcap.training.progress import progress
 from owlcap.training.worker import TrainingSpec
 from sft.clips import Prepared
@@ -47,19 +48,20 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
     """
     check_motion(cfg.model.path, cfg.motion)
     plan = SftPlan.of(cfg)
+    origin = origin_of(cfg, plan.num_train)
     run = RunDir.create(cfg, resume)
     with run.locked(), ends_on_signals("nothing was trained since this start") as stop:
         setup_logging(folder=run.logs)
         checkpoint = CheckpointStore(run.checkpoints, cfg.checkpoint.keep).latest() if resume else None
         if checkpoint is not None:
-            check_run(checkpoint, cfg)
+            check_run(checkpoint, cfg, origin)
         cfg = _absolute(cfg)
         run.record(cfg)
         with start_ray(cfg.cluster, run.path):
             stop.arm()
             group = make_worker_group(SftWorker, (_spec(cfg, plan), SftTask(cfg.data, cfg.sft)), cfg.cluster)
             try:
-                return _Trainer(cfg, run, plan, group, stop).run(resume)
+                return _Trainer(cfg, run, plan, group, stop, origin).run(resume)
             finally:
                 stop_worker_group(group)
 
@@ -91,8 +93,11 @@ def _absolute(cfg: SftRun) -> SftRun:
 class _Trainer:
     """The driver's side of one run."""
 
-    def __init__(self, cfg: SftRun, run: RunDir, plan: SftPlan, group: WorkerGroup, stop: StopSignals) -> None:
+    def __init__(
+        self, cfg: SftRun, run: RunDir, plan: SftPlan, group: WorkerGroup, stop: StopSignals, origin: Origin
+    ) -> None:
         self.cfg, self.run_dir, self.plan, self.group, self.stop = cfg, run, plan, group, stop
+        self.origin = origin
         self.step = self.saved_step = 0
         self.store = CheckpointStore(run.checkpoints, cfg.checkpoint.keep)
         num_rows = plan.num_train + plan.num_validation
@@ -115,6 +120,8 @@ class _Trainer:
         )
         layout = reports[0].layout
         self.step = self.saved_step = self._restore(layout) if resume else 0
+        if self.step < self.plan.total_steps:
+            self.run_dir.set_model_aside()
         # A run that crashed before its first checkpoint starts anew: nothing it wrote is kept, step 0 included.
         resumed_at = (self.step or -1) if resume else None
         metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=resumed_at)
@@ -217,7 +224,7 @@ class _Trainer:
 
     def _save(self, layout: Layout) -> None:
         cursor = DataCursor(*divmod(self.step, self.plan.steps_per_epoch))
-        meta = CheckpointMeta(step=self.step, cursor=cursor, layout=layout)
+        meta = CheckpointMeta(step=self.step, cursor=cursor, layout=layout, origin=self.origin)
         self.store.write(meta, self._write_ranks)
         self.saved_step = self.step
 

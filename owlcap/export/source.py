@@ -8,7 +8,10 @@ from pathlib import Path
 from owlcap.config import RlRun, SftRun
 from owlcap.errors import ExportError
 from owlcap.inference.settings import PolicySettings, find_settings, read_run_config, run_of, settings_of_run
+from owlcap.logging import get_logger
 from owlcap.training.checkpoint import META, CheckpointStore
+
+logger = get_logger(__name__)
 
 ALLOWED = "a run directory, one of its checkpoints/step-N folders, or a Hugging Face folder (config.json, weights)"
 
@@ -52,6 +55,8 @@ def find_source(source: str | Path) -> ExportSource:
             where=str(checkpoint),
             cure="move it back into the run's checkpoints folder",
         )
+    if checkpoint != folder:
+        logger.warning("the run has not finished (it has no model/): its newest checkpoint is taken, %s", checkpoint)
     return ExportSource(None, checkpoint, settings_of_run(config), run, config)
 
 

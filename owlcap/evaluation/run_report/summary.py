@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from owlcap.evaluation.pages import duration, number
@@ -50,8 +50,7 @@ def summary(contents: RunContents) -> Summary:
     steps = (
         f"{contents.last_step:,} steps" if not isinstance(wanted, int) else f"step {contents.last_step:,} of {wanted:,}"
     )
-    state = "finished" if contents.dir.model.exists() else "no model/ yet: still running, or ended early"
-    facts = [kind, steps, state]
+    facts = [kind, steps, _state(contents)]
     if contents.times:
         first, last = min(contents.times), max(contents.times)
         facts.append(f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(first))} UTC, {duration(last - first)}")
@@ -59,6 +58,24 @@ def summary(contents: RunContents) -> Summary:
     if isinstance(commit, str):
         facts.append(f"commit {commit[:10]}{'+changes' if commit.endswith('+changes') else ''}")
     return Summary(str(config.get("name") or contents.dir.path.name), tuple(facts), tuple(_tiles(contents)))
+
+
+def _state(contents: RunContents) -> str:
+    if _reached(contents) is False:
+        return "before its end: still running, or interrupted"
+    return "finished" if contents.dir.model.exists() else "no model/ yet: still running, or ended early"
+
+
+def _reached(contents: RunContents) -> bool | None:
+    """Whether the figures go up to the steps or epochs that were asked for; None where that is not known."""
+    config, epoch = contents.config, contents.figures.get("train/epoch")
+    section = config.get("sft") if config.get("kind") == "sft" else config
+    if not isinstance(section, Mapping):
+        return None
+    steps, epochs = section.get("num_steps", section.get("max_steps")), section.get("num_epochs")
+    if isinstance(steps, int) and (contents.last_step >= steps or section is config):
+        return contents.last_step >= steps
+    return epoch[-1].value >= epochs if epoch and isinstance(epochs, int) else None
 
 
 def evaluation_tables(contents: RunContents) -> tuple[EvaluationTable, ...]:

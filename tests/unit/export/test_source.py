@@ -58,13 +58,15 @@ def test_a_finished_run_is_its_model_even_beside_checkpoints(tmp_path: Path, ins
     assert found.settings.prompt == "What happens?"
 
 
-def test_an_unfinished_run_is_its_newest_complete_checkpoint(tmp_path: Path) -> None:
+def test_an_unfinished_run_is_its_newest_complete_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = make_run(tmp_path / "trial")
     make_checkpoint(run / "checkpoints", 3)
     newest = make_checkpoint(run / "checkpoints", 12)
     (run / "checkpoints" / "step-00000020").mkdir()  # without its description: not complete
-    found = find_source(run)
+    with caplog.at_level("WARNING", logger="owlcap.export.source"):
+        found = find_source(run)
     assert (found.model, found.checkpoint) == (None, newest)
+    assert f"the run has not finished (it has no model/): its newest checkpoint is taken, {newest}" in caplog.text
     assert found.config is not None
     assert found.config.name == "trial"
 

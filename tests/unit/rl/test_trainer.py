@@ -144,6 +144,8 @@ class ScriptedLearner:
 
     def export(self, folder: Path) -> None:
         self.script.exported = True
+        folder.mkdir(exist_ok=True)
+        (folder / "updates").write_text(str(self.updates))
 
 
 def config(folder: Path, **changes: object) -> RlRun:
@@ -292,6 +294,19 @@ def test_a_signal_during_an_update_waits_for_it_and_the_run_can_go_on(tmp_path: 
     assert script.asked + again.asked == straight.asked
     assert learner.updates == 6
     assert [row["step"] for row in read_metrics(RunDir(tmp_path / "toy"))] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_that_trains_on_keeps_its_model_under_a_number(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "toy")
+    train(config(tmp_path, num_steps=2), Script())
+    with pytest.raises(SystemExit):
+        train(config(tmp_path, num_steps=9), Script(signal_at_update=3), resume=True)
+    assert not run.model.exists()
+    assert (run.path / "model.1" / "updates").read_text() == "2"
+    train(config(tmp_path, num_steps=9), Script(), resume=True)
+    train(config(tmp_path, num_steps=9), Script(), resume=True)  # nothing is left to train
+    assert (run.model / "updates").read_text() == "9"
+    assert not (run.path / "model.2").exists()
 
 
 def test_resuming_at_the_end_of_an_epoch_starts_the_next(tmp_path: Path) -> None:
