@@ -176,8 +176,6 @@ class _Trainer:
         """Train from the newest checkpoint or from the start, and export."""
         if resume:
             self._restore()
-        if self.state.step < self.last_step:
-            self.run_dir.set_model_aside()
         metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=self.state.step if resume else None)
         failed = True
         try:

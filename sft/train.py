@@ -120,8 +120,6 @@ class _Trainer:
         )
         layout = reports[0].layout
         self.step = self.saved_step = self._restore(layout) if resume else 0
-        if self.step < self.plan.total_steps:
-            self.run_dir.set_model_aside()
         # A run that crashed before its first checkpoint starts anew: nothing it wrote is kept, step 0 included.
         resumed_at = (self.step or -1) if resume else None
         metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=resumed_at)

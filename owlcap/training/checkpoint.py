@@ -25,6 +25,7 @@ from pathlib import Path
 from owlcap.config import LoraSection, Run
 from owlcap.errors import CheckpointError
 from owlcap.logging import get_logger
+from owlcap.training.origin import Origin, origin_differences
 
 logger = get_logger(__name__)
 
@@ -78,6 +79,7 @@ class CheckpointMeta:
     cursor: DataCursor
     layout: Layout
     policy_version: int = 0
+    origin: Origin = ()  # empty: not known
 
 
 class CheckpointStore:
@@ -223,6 +225,7 @@ def load_meta(checkpoint: Path) -> CheckpointMeta:
             cursor=DataCursor(**raw["cursor"]),
             layout=Layout(layout["world_size"], layout["zero_stage"], layout["dtype"], params, adapters),
             policy_version=raw["policy_version"],
+            origin=tuple((name, value) for name, value in raw.get("origin", ())),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -232,13 +235,17 @@ def load_meta(checkpoint: Path) -> CheckpointMeta:
         ) from error
 
 
-def check_run(checkpoint: Path, cfg: Run) -> None:
-    """Refuse, before anything starts, a checkpoint of other ranks, ZeRO stage, dtype or adapters than the run's.
+def check_run(checkpoint: Path, cfg: Run, origin: Origin) -> None:
+    """Refuse, before anything starts, a checkpoint of another model, data or set-up than the run's.
+
+    Args:
+        origin: `origin_of` the run. A checkpoint written before that was recorded is taken, with a warning.
 
     Raises:
-        CheckpointError: with the differences. Those of the model itself are found once it is loaded.
+        CheckpointError: with the differences. Those of the model's parameters are found once it is loaded.
     """
-    saved, lora = load_meta(checkpoint).layout, cfg.model.lora
+    meta, lora = load_meta(checkpoint), cfg.model.lora
+    saved = meta.layout
     wanted = replace(
         saved,
         world_size=cfg.cluster.learner_ranks,
@@ -246,11 +253,18 @@ def check_run(checkpoint: Path, cfg: Run) -> None:
         dtype=cfg.model.dtype,
         adapters=lora and Adapters.of(lora, saved.adapters.base if saved.adapters else ""),
     )
-    check_layout(checkpoint, saved, wanted)
+    if not meta.origin:
+        logger.warning("%s does not say of which model and data it is: not checked that they are the same", checkpoint)
+    differences = origin_differences(meta.origin, origin) if meta.origin else []
+    _refuse(checkpoint, differences + _layout_differences(saved, wanted))
 
 
 def check_layout(checkpoint: Path, saved: Layout, current: Layout) -> None:
     """Raise CheckpointError listing every difference between a checkpoint and the run that wants it."""
+    _refuse(checkpoint, _layout_differences(saved, current))
+
+
+def _layout_differences(saved: Layout, current: Layout) -> list[str]:
     differences = [
         f"{name}: checkpoint {getattr(saved, name)}, run {getattr(current, name)}"
         for name in ("world_size", "zero_stage", "dtype")
@@ -267,6 +281,10 @@ def check_layout(checkpoint: Path, saved: Layout, current: Layout) -> None:
             differences.append(f"{name}: shape {list(old_shape)} in the checkpoint, {list(new_shape)} in the model")
         elif old_trained != new_trained:
             differences.append(f"{name}: {'trained' if old_trained else 'frozen'} in the checkpoint, not so in the run")
+    return differences
+
+
+def _refuse(checkpoint: Path, differences: list[str]) -> None:
     if differences:
         shown = differences[:_SHOWN_DIFFERENCES]
         if len(differences) > len(shown):
@@ -274,7 +292,8 @@ def check_layout(checkpoint: Path, saved: Layout, current: Layout) -> None:
         raise CheckpointError(
             "checkpoint belongs to another model or set-up:\n    " + "\n    ".join(shown),
             where=str(checkpoint),
-            cure="resume with the settings of the run that wrote it (its config.yaml), or start a new run",
+            cure="resume with the settings of the run that wrote it (its config.yaml) and the same files, or start a "
+            "new run with another name=...",
         )
 
 

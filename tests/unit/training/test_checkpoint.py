@@ -241,9 +241,9 @@ def test_a_run_of_other_settings_is_refused_before_anything_starts(tmp_path: Pat
     layout = replace(LAYOUT, zero_stage=2, adapters=ADAPTERS)
     checkpoint = CheckpointStore(tmp_path, keep=2).write(replace(meta(3), layout=layout), write_state)
     lora = ["model.lora.rank=4", "model.lora.alpha=8", "model.lora.layers=[q_proj,k_proj]"]
-    check_run(checkpoint, load_run("toy_grpo", lora))
+    check_run(checkpoint, load_run("toy_grpo", lora), ())
     with pytest.raises(CheckpointError, match="LoRA alpha: checkpoint 8, run 64") as caught:
-        check_run(checkpoint, load_run("toy_grpo", [lora[0], lora[2], "model.dtype=bf16"]))
+        check_run(checkpoint, load_run("toy_grpo", [lora[0], lora[2], "model.dtype=bf16"]), ())
     assert "dtype: checkpoint fp32, run bf16" in str(caught.value)
 
 
