@@ -12,6 +12,7 @@ OwlcapError
 ├── RolloutError         generation that failed, or ran past its deadline
 ├── PlacementError       resources that the cluster does not have
 ├── CheckpointError      a checkpoint that cannot be written, or must not be loaded
+├── DiskError            a file of a run that the disk does not take (full, over quota, read-only)
 ├── TrainingError        an update that must not be applied (non-finite loss, too few scored rollouts)
 └── ExportError          an exported folder that does not reproduce the policy
 """
@@ -99,6 +100,10 @@ class PlacementError(OwlcapError):
 
 class CheckpointError(OwlcapError):
     """A checkpoint cannot be written, or must not be loaded."""
+
+
+class DiskError(OwlcapError):
+    """The disk does not take a file of a run."""
 
 
 class TrainingError(OwlcapError):

@@ -15,7 +15,7 @@ from owlcap.config import TrackingSection
 from owlcap.errors import ConfigError
 from owlcap.logging import get_logger
 from owlcap.ray_metrics import DriverMetrics
-from owlcap.runs import RunDir
+from owlcap.runs import RunDir, disk_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +57,7 @@ class MetricsWriter:
             bad = ", ".join(f"{name}={value}" for name, value in named.items() if name not in finite)
             logger.warning("step %d: not finite, written as null: %s", step, bad)
         row = {"step": step, "time": round(time.time(), 3), **{name: finite.get(name) for name in named}}
-        with self._run.metrics_file.open("a", encoding="utf-8") as file:
+        with disk_errors(self._run.metrics_file), self._run.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
         for name, value in finite.items():
             self._tensorboard.add_scalar(name, value, step)

@@ -34,7 +34,7 @@ from pathlib import Path
 
 from owlcap.config import Run
 from owlcap.config_io import dump
-from owlcap.errors import ConfigError
+from owlcap.errors import ConfigError, DiskError
 from owlcap.logging import get_logger
 
 logger = get_logger(__name__)
@@ -58,6 +58,7 @@ RECORDED_PACKAGES = (
 COMMIT_VARIABLE = "OWLCAP_COMMIT"  # names the commit of a source tree that was copied without its repository
 RAYS_COPY = "runtime_resources"  # a folder above what `ray job submit --working-dir` unpacks, and deletes again
 STEP_FILE = re.compile(r"step_(\d+)\.")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +232,21 @@ class RunDir:
                 match = STEP_FILE.search(file.name)
                 if match and int(match.group(1)) > step:
                     file.unlink()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the error of a disk that takes no more into a DiskError; `path` is named where the error names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise DiskError(
+            f"a file of the run cannot be written: {error.strerror}",
+            where=str(error.filename or path),
+            cure="free space or make the folder writable, then go on with --resume; complete checkpoints are untouched",
+        ) from error
 
 
 def _untimed(text: str) -> list[str]:

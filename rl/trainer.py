@@ -26,7 +26,7 @@ from owlcap.errors import OwlcapError
 from owlcap.logging import get_logger, setup_logging
 from owlcap.metrics import MetricsWriter
 from owlcap.models.load import check_motion
-from owlcap.runs import RunDir
+from owlcap.runs import RunDir, disk_errors
 from owlcap.training.checkpoint import CheckpointMeta, CheckpointStore, DataCursor, check_run
 from owlcap.training.cluster import shared_bundles, start_ray
 from owlcap.training.group import LearnerLostError
@@ -93,7 +93,7 @@ def run_rl(cfg: RlRun, resume: bool = False) -> Path:
     evaluator = Evaluator(cfg)
     origin = origin_of(cfg, len(samples))
     run = RunDir.create(cfg, resume)
-    with run.locked(), ends_on_signals("nothing was trained since this start") as stop:
+    with disk_errors(run.path), run.locked(), ends_on_signals("nothing was trained since this start") as stop:
         setup_logging(folder=run.logs)
         checkpoint = CheckpointStore(run.checkpoints, cfg.checkpoint.keep).latest() if resume else None
         if checkpoint is not None:
@@ -176,10 +176,13 @@ class _Trainer:
         """Train from the newest checkpoint or from the start, and export."""
         if resume:
             self._restore()
+        if self.state.step < self.last_step:
+            self.run_dir.set_model_aside()
         metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=self.state.step if resume else None)
         failed = True
         try:
-            model = self._train_to_the_end(metrics)
+            with disk_errors(self.run_dir.path):
+                model = self._train_to_the_end(metrics)
             failed = False
         except (Interrupted, SystemError) as error:
             interrupted = interruption(error)
@@ -244,7 +247,8 @@ class _Trainer:
             max_staleness=self.cfg.pipeline.max_staleness,
             max_groups=self.cfg.rollout.prompts_per_step if self.cfg.algorithm.dynamic_sampling else None,
         )
-        write_rows(batch.rows, self.run_dir.rollouts_file(step))
+        with disk_errors(file := self.run_dir.rollouts_file(step)):
+            write_rows(batch.rows, file)
         for row in batch.rows:
             if row.failure:
                 logger.warning("step %d: no captions of %s (%s): %s", step, row.id, row.video, row.failure)

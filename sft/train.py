@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 
 from owlcap.config import SftRun
+from owlcap.errors import DiskError
 from owlcap.logging import get_logger, setup_logging
 from owlcap.metrics import MetricsWriter
 from owlcap.models.load import check_motion
-from owlcap.runs import RunDir
+from owlcap.runs import RunDir, disk_errors
 from owlcap.training.checkpoint import (
     CheckpointMeta,
     CheckpointStore,
@@ -50,7 +51,7 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
     plan = SftPlan.of(cfg)
     origin = origin_of(cfg, plan.num_train)
     run = RunDir.create(cfg, resume)
-    with run.locked(), ends_on_signals("nothing was trained since this start") as stop:
+    with disk_errors(run.path), run.locked(), ends_on_signals("nothing was trained since this start") as stop:
         setup_logging(folder=run.logs)
         checkpoint = CheckpointStore(run.checkpoints, cfg.checkpoint.keep).latest() if resume else None
         if checkpoint is not None:
@@ -120,12 +121,15 @@ class _Trainer:
         )
         layout = reports[0].layout
         self.step = self.saved_step = self._restore(layout) if resume else 0
+        if self.step < self.plan.total_steps:
+            self.run_dir.set_model_aside()
         # A run that crashed before its first checkpoint starts anew: nothing it wrote is kept, step 0 included.
         resumed_at = (self.step or -1) if resume else None
         metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=resumed_at)
         failed = True
         try:
-            self._train(metrics, layout)
+            with disk_errors(self.run_dir.path):
+                self._train(metrics, layout)
             failed = False
         except (Interrupted, SystemError) as error:
             interrupted = interruption(error)
@@ -135,6 +139,10 @@ class _Trainer:
                 self._save(layout)
             logger.warning("%s: stopped after step %d; go on with --resume", interrupted, self.step)
             raise SystemExit(interrupted.exit_code) from interrupted
+        except DiskError:
+            if self.step != self.saved_step:
+                self._save(layout)
+            raise
         finally:
             metrics.close(failed=failed)
         gather(self.group.export(str(self.run_dir.model)), CHECKPOINT_DEADLINE_S, "exporting the policy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,9 @@ from typing import Any, cast
 import pytest
 
 from owlcap.config import RlRun
-from owlcap.errors import CheckpointError, DataError, RolloutError, TrainingError
+from owlcap.errors import CheckpointError, DataError, DiskError, RolloutError, TrainingError
 from owlcap.metrics import read_metrics
-from owlcap.runs import RunDir
+from owlcap.runs import RunDir, disk_errors
 from owlcap.training.checkpoint import CheckpointStore, Layout, load_meta
 from owlcap.training.group import LearnerLostError
 from owlcap.training.interrupt import StopSignals
@@ -52,6 +53,7 @@ class Script:
     samples_from: int | None = None  # this policy version, whatever is synced
     ranks_lost_at: tuple[int, ...] = ()  # calls of update, counted over restarts
     disk_is_full: bool = False
+    links: dict[str, str] = field(default_factory=dict)  # of the run's files
     repetition: float = 0.0
     saves: int = 0
     asked: list[list[str]] = field(default_factory=list)
@@ -171,6 +173,8 @@ def train(cfg: RlRun, script: Script, resume: bool = False) -> tuple[Path, Scrip
         actors = cast(Actors, Parts(learner, ScriptedPool(script), ScriptedRewards(script), thread))
         run = RunDir.create(cfg, resume)
         run.record(cfg)
+        for name, target in script.links.items():
+            (run.path / name).symlink_to(target)
         trainer = _Trainer(cfg, run, samples, order, Evaluator(cfg), actors, stop)
         return trainer.run(resume), learner
 
@@ -277,6 +281,30 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_is_not_tried_again
     with pytest.raises(CheckpointError, match="no space"):
         train(config(tmp_path, checkpoint={"every_steps": 2}), script)
     assert script.saves == 1
+
+
+@pytest.mark.parametrize(("file", "step"), [("rollouts/step_000003.jsonl", 2), ("metrics.jsonl", 1)])
+def test_a_full_disk_ends_the_run_with_the_file_named_and_a_checkpoint(tmp_path: Path, file: str, step: int) -> None:
+    cfg, script = config(tmp_path, num_steps=3), Script(links={file: "/dev/full"})
+    with pytest.raises(DiskError, match="No space left on device") as caught:
+        train(cfg, script)
+    assert caught.value.where == str(tmp_path / "toy" / file)
+    assert load_meta(checkpoint(cfg)).step == step
+
+
+def test_a_full_disk_that_names_no_file_is_of_the_runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As TensorBoard's thread tells it, one step later."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    cfg = config(tmp_path)
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", fail)
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.close", fail)
+    with pytest.raises(DiskError) as caught, disk_errors(tmp_path / "toy"):
+        train(cfg, Script())
+    assert caught.value.where == str(tmp_path / "toy")
+    assert load_meta(checkpoint(cfg)).step == 1
 
 
 def test_a_signal_during_an_update_waits_for_it_and_the_run_can_go_on(tmp_path: Path) -> None:
