@@ -4,10 +4,9 @@
         ─> reference logprobs (once) ─> [old logprobs (once, if there are several updates)]
         ─> for each pass and mini-batch: policy logprobs ─> share of the loss ─> backward ... ─> optimizer step
 
-The reference policy is a whole frozen copy on every rank, left out when kl_beta is 0, or where the policy without its
-LoRA adapters is the reference. When the vision
-tower and its merger are frozen and both policies come from one checkpoint, they see the same features, and the copy
-keeps no tower.
+The reference policy is a frozen copy on every rank, or the policy without its LoRA adapters, or none: rl.reference.
+When the vision tower and its merger are frozen and both policies come from one checkpoint, they see the same features,
+and the copy keeps no tower.
 
 Shapes: see rl.microbatch.
 """
@@ -19,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -39,6 +37,7 @@ from rl.frozen_vision import load_features
 from rl.kl_reward import subtract_kl
 from rl.losses import BatchSize, k3, policy_loss
 from rl.microbatch import LoadedBatch, fetch_prompts, load_batch
+from rl.reference import Reference, reference_of
 from rl.stats import RankStats
 from rl.weight_sync import WeightBucket, as_buckets
 from rollout.transfer import EngineActors
@@ -83,7 +82,8 @@ class LearnerWorker(TrainingWorker):
         self.learning = learning
         self.reference: Qwen2_5_VLForConditionalGeneration | None = None
         self._sender: NcclSender | None = None
-        self._has_reference = learning.algorithm.kl_beta > 0
+        kl_beta = learning.algorithm.kl_beta
+        self._reference = reference_of(spec.model, spec.motion, kl_beta, learning.reference_model)
 
     @register(dispatch_mode=ONE_TO_ALL, blocking=False)
     def start(self) -> WorkerReport:
@@ -91,11 +91,8 @@ class LearnerWorker(TrainingWorker):
         model, spec = self.load_model(), self.spec
         self._frozen_vision = is_frozen(model)
         self._cache = open_cache(spec.features, model)  # before ZeRO-3 partitions the tower
-        same = Path(self.learning.reference_model).absolute() == Path(spec.model.path).absolute()
-        self._shared_vision = self._frozen_vision and same
-        self._base_is_reference = spec.model.lora is not None and self._shared_vision  # adapters are all that changes
         report = self.build_engine(model)
-        if self._has_reference and not self._base_is_reference:
+        if self._reference in (Reference.LANGUAGE_MODEL, Reference.COPY):
             self.reference = self._load_reference()
         return report
 
@@ -108,7 +105,7 @@ class LearnerWorker(TrainingWorker):
             loaded = self._load(work)
         everything = [batch for batches in loaded for batch in batches]
         self._prepare(everything, stats)
-        if self._has_reference and self.learning.algorithm.kl_in == "reward":
+        if self._reference is not Reference.NONE and self.learning.algorithm.kl_in == "reward":
             subtract_kl(everything, work.groups, self.learning.algorithm)
         passes = self.learning.algorithm.num_epochs
         several = passes * len(loaded) > 1
@@ -159,7 +156,7 @@ class LearnerWorker(TrainingWorker):
         changes = {"path": self.learning.reference_model, "gradient_checkpointing": False, "lora": None}
         reference = load_policy(self.spec.model.model_copy(update=changes), device=str(self.engine.device))
         reference.requires_grad_(False)
-        if self._shared_vision:
+        if self._reference is Reference.LANGUAGE_MODEL:
             del reference.model.visual
         return reference
 
@@ -178,18 +175,18 @@ class LearnerWorker(TrainingWorker):
             if self._frozen_vision:
                 with clock(stats, "vision_s"):
                     load_features(batches, self.engine, self._cache, stats)
-            for batch in batches if self._has_reference else ():
+            for batch in batches if self._reference is not Reference.NONE else ():
                 with clock(stats, "reference_s"):
                     batch.reference_BT = batch.rows(self._reference_logprobs(batch))
 
     def _reference_logprobs(self, batch: LoadedBatch) -> torch.Tensor:
         """The reference's logprobs [N] of a micro batch."""
         temperature = self.learning.temperature
-        if self._base_is_reference:
+        if self._reference is Reference.POLICY:
             with without_lora(self.engine.module):
                 return self.engine.run(partial(_policy_logprobs, batch=batch, temperature=temperature))[0]
         assert self.reference is not None
-        features = batch.features if self._shared_vision else None
+        features = batch.features if self._reference is Reference.LANGUAGE_MODEL else None
         return completion_logprobs(self.reference, batch.packed, temperature=temperature, features=features)
 
     def _logprobs(self, batch: LoadedBatch) -> tuple[torch.Tensor, torch.Tensor]:

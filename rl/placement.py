@@ -13,6 +13,7 @@ from owlcap.errors import PlacementError
 from owlcap.models.attention import DESCRIBED, chosen_attention
 from rewards.catalogue import judge_calls
 from rl.nodes import ROUNDING, ActorPlan, Layout, Node, lay_out
+from rl.reference import Reference, reference_of
 from rl.state import PromptOrder, num_steps
 
 if TYPE_CHECKING:
@@ -279,10 +280,15 @@ def _actors(cfg: RlRun) -> tuple[ActorPlan, ...]:
 
 
 def _learner(cfg: RlRun) -> str:
-    model, stage = cfg.model, cfg.deepspeed.zero_stage
-    reference = ", frozen reference" if cfg.algorithm.kl_beta else ""
+    model = cfg.model
+    parts = [f"DeepSpeed ZeRO-{cfg.deepspeed.zero_stage}", model.dtype]
+    if model.lora is not None:
+        parts.append(f"LoRA of rank {model.lora.rank}")
+    reference = reference_of(model, cfg.motion, cfg.algorithm.kl_beta, cfg.reference_model)
+    if reference is not Reference.NONE:
+        parts.append(reference)
     return (
-        f"DeepSpeed ZeRO-{stage}, {model.dtype}{reference}; {cfg.algorithm.tokens_per_micro_batch:,} tokens a forward; "
+        f"{', '.join(parts)}; {cfg.algorithm.tokens_per_micro_batch:,} tokens a forward; "
         f"{DESCRIBED[chosen_attention(model.attention, cfg.cluster.gpus_per_learner > 0)]}"
     )
 

@@ -8,6 +8,8 @@ import pytest
 
 from owlcap.config import RlRun, Run, SftRun
 from owlcap.config_io import dump, load_run
+from rl.placement import plan
+from rl.reference import Reference, reference_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 RUNS = sorted(CONFIGS.glob("*.yaml"))
@@ -68,3 +70,13 @@ def test_the_7b_grpo_run_has_the_papers_numbers() -> None:
     judge = run.rewards.judge
     assert (judge.kind, judge.model, judge.temperature, judge.max_tokens) == ("openai", "Qwen/Qwen3-32B", 0.7, 8192)
     assert (run.rewards.cser.match, run.rewards.cser.combine) == ("lenient", "sum")
+
+
+def test_the_lora_run_trains_adapters_alone_and_needs_no_second_model() -> None:
+    run = load_run("qwen2_5_vl_7b_grpo_lora")
+    assert isinstance(run, RlRun)
+    assert run.model.lora is not None
+    assert (run.model.freeze_vision, run.model.freeze_projector, run.motion.enabled) == (True, True, False)
+    assert run.algorithm.kl_beta > 0
+    assert reference_of(run.model, run.motion, run.algorithm.kl_beta, run.reference_model) is Reference.POLICY
+    assert "LoRA of rank 32, reference: the policy without its adapters" in plan(run).actors[0].does

@@ -133,6 +133,22 @@ def test_the_drawn_plan_names_actors_work_and_shortage() -> None:
     assert max(len(line) for line in text.splitlines()) <= 100
 
 
+@pytest.mark.parametrize(
+    ("model", "kl_beta", "told"),
+    [
+        ({"lora": {"rank": 8}}, 0.1, "bf16, LoRA of rank 8, reference: the policy without its adapters; "),
+        ({"lora": {"rank": 8}, "freeze_vision": False}, 0.1, "bf16, LoRA of rank 8, frozen reference; "),
+        ({"lora": {"rank": 8}}, 0, "bf16, LoRA of rank 8; "),
+        ({"freeze_vision": False}, 0.1, "bf16, frozen reference; "),
+        ({}, 0, "bf16; "),
+    ],
+)
+def test_the_learners_adapters_and_reference_are_told(model: dict[str, object], kl_beta: float, told: str) -> None:
+    settings = {"path": "model", "freeze_projector": True} | model
+    learner = plan(rl_run(model=settings, algorithm={"kl_beta": kl_beta}), TWO_CORES).actors[0]
+    assert f", {told}" in learner.does
+
+
 def test_unknown_length_is_said(tmp_path: Path) -> None:
     text = render_plan(rl_run(num_steps=None, data=data_at(tmp_path / "no.jsonl")), TWO_CORES)
     assert "the run's length is unknown until data.train is there" in " ".join(text.split())
