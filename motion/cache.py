@@ -6,7 +6,8 @@
                        overlay-0.png   the same with the body drawn in
 
 A folder appears whole or not at all, so that a run that was stopped can go on, and two that do the same work do not
-disturb each other.
+disturb each other. record.json holds the digests of the other files: an entry that was damaged later counts as absent,
+and is made again.
 """
 
 from __future__ import annotations
@@ -77,10 +78,10 @@ class MotionCache:
         return self.root / key[:2] / key
 
     def find(self, sample: Sample) -> MotionRecord | None:
-        """What was found in the clip; None where it has not been extracted with these settings.
+        """What was found in the clip; None where it was not extracted with these settings, or the entry is damaged.
 
         Raises:
-            DataError: the video, or an entry of the cache, cannot be read.
+            DataError: the video cannot be read.
         """
         return read_record(self.folder(sample))
 
@@ -88,13 +89,13 @@ class MotionCache:
         """The clip's overlays in the order of time.
 
         Raises:
-            DataError: it has none in the cache.
+            DataError: it has none in the cache, or damaged ones.
         """
         folder = self.folder(sample)
         record = read_record(folder)
         if record is None:
             raise DataError(
-                f"the clip {sample.id!r} has no overlays made with these settings",
+                f"the clip {sample.id!r} has no whole overlays made with these settings",
                 where=f"{sample.video}; cache {self.root}",
                 cure="make them with the same motion settings: owlcap motion extract DATA",
             )
@@ -139,33 +140,35 @@ def picture_paths(folder: Path, record: MotionRecord, kind: str = "overlay") -> 
 
 
 def write_record(folder: Path, record: MotionRecord) -> None:
-    """Write record.json."""
-    (folder / RECORD).write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+    """Write record.json, the last file of an entry."""
+    files = {path.name: _digest_of_any(str(path)) for path in sorted(folder.iterdir())}
+    (folder / RECORD).write_text(json.dumps({**asdict(record), "files": files}, indent=1) + "\n", encoding="utf-8")
 
 
 def read_record(folder: Path) -> MotionRecord | None:
-    """The record of an entry; None where there is none.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    path = folder / RECORD
+    """The record of an entry; None where there is none, or one of its files is not as it was written."""
     try:
-        return _record(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+        values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        files = values.pop("files")
+        record = _record(values)
+        whole = all(_digest_of_any(str(folder / name)) == digest for name, digest in files.items())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, DataError):
         return None
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(
-            f"an entry of the cache of overlays cannot be read: {error}", where=str(path), cure=f"remove {folder}"
-        ) from error
+    return record if whole else None
 
 
 def _put_in_place(made: Path, folder: Path) -> None:
     try:
         made.rename(folder)
     except OSError:
-        if not (folder / RECORD).is_file():
-            raise  # not another process that was faster
+        if read_record(folder) is not None:
+            return  # another process was faster
+        if not folder.exists():
+            raise
+        damaged = made.with_name(f"{made.name}-damaged")
+        folder.rename(damaged)
+        made.rename(folder)
+        shutil.rmtree(damaged, ignore_errors=True)
 
 
 def _digest_of_any(path: str | None) -> str:

@@ -38,8 +38,8 @@ def build_pose_source(motion: MotionSection) -> PoseSource:
         ModelError: a model file is missing or cannot be used.
     """
     name = motion.pose.source
-    if name in BUILT_IN:
-        importlib.import_module(f"motion.pose.{BUILT_IN[name]}")
+    for known in (name,) if name in BUILT_IN else BUILT_IN:  # all of them where an error may have to name them
+        importlib.import_module(f"motion.pose.{BUILT_IN[known]}")
     build = cast("Callable[[MotionSection], PoseSource]", resolve("pose_source", name))
     return build(motion)
 

@@ -5,7 +5,9 @@ The crop of a person and the reading of heat maps are written here with OpenCV: 
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -16,8 +18,12 @@ from motion.pose.source import model_file
 from motion.pose.types import NUM_POINTS, FramePeople, Layout
 from owlcap.config_motion import MotionSection
 from owlcap.errors import ModelError
+from owlcap.models.load import check_complete, quiet_transformers
 from owlcap.registry import register
 from owlcap.types import Sample, VideoClip
+
+if TYPE_CHECKING:
+    from transformers import VitPoseForPoseEstimation
 
 WHAT = "a folder with config.json and model.safetensors of a ViTPose for COCO (vitpose-base-simple)"
 ORIGIN = "https://huggingface.co/usyd-community/vitpose-base-simple"
@@ -38,18 +44,7 @@ class VitPoses:
     layout: Layout = "coco17"
 
     def __init__(self, motion: MotionSection) -> None:
-        from transformers import VitPoseForPoseEstimation
-
-        folder = model_file(motion.pose, WHAT, ORIGIN, LICENCE)
-        try:
-            model = VitPoseForPoseEstimation.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(
-                f"the ViTPose model cannot be loaded: {error}",
-                where=str(folder),
-                allowed=WHAT,
-                cure=f"get it again from {ORIGIN} ({LICENCE})",
-            ) from error
+        model = _load(model_file(motion.pose, WHAT, ORIGIN, LICENCE))
         self._model = model.eval().to(motion.pose.device)  # type: ignore[arg-type]
         backbone: Any = model.config.backbone_config
         self._size: tuple[int, int] = tuple(backbone.image_size)  # height, width
@@ -89,6 +84,33 @@ class VitPoses:
         points = points * np.array([width / heat.shape[3], height / heat.shape[2]])
         placed = [to_frame(p, matrix) for p, matrix in zip(points, maps, strict=True)]
         return np.concatenate([np.stack(placed), scores.clip(0, 1)[..., None]], -1).astype(np.float32)
+
+
+def _load(folder: Path) -> VitPoseForPoseEstimation:
+    """The model of a folder that holds a whole ViTPose for COCO."""
+    from safetensors import SafetensorError
+    from transformers import VitPoseForPoseEstimation
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind, num_points = config.get("model_type"), len(config.get("id2label") or ())
+        if kind != "vitpose":
+            raise _refused(f"the model is of type {kind!r}", folder)
+        if num_points != NUM_POINTS["coco17"]:
+            raise _refused(f"the model has {num_points} key points (id2label of its config.json)", folder)
+        with quiet_transformers():
+            loaded: Any = VitPoseForPoseEstimation.from_pretrained(
+                folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise _refused(f"the ViTPose model cannot be loaded: {error}", folder) from error
+    model, info = loaded
+    check_complete(folder, info["missing_keys"])
+    return model
+
+
+def _refused(what: str, folder: Path) -> ModelError:
+    return ModelError(what, where=str(folder), allowed=WHAT, cure=f"get it again from {ORIGIN} ({LICENCE})")
 
 
 def crop_matrix(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -157,7 +157,7 @@ def test_training_asks_for_a_clips_overlays_by_the_same_settings(toy, toy_result
     samples, motion = toy
     assert MotionCache(motion).overlays(samples[2]) == toy_results[2].overlays
     other = motion.model_copy(update={"overlay": motion.overlay.model_copy(update={"style": "parts"})})
-    with pytest.raises(DataError, match="has no overlays made with these settings") as caught:
+    with pytest.raises(DataError, match="has no whole overlays made with these settings") as caught:
         MotionCache(other).overlays(samples[2])
     assert "owlcap motion extract" in str(caught.value)
 
@@ -204,12 +204,29 @@ def test_a_full_disk_is_said(tmp_path):
         cache.keep(sample_of(video(tmp_path / "a.mp4")), full)
 
 
-def test_a_damaged_entry_is_named(tmp_path):
+@pytest.mark.parametrize("name", ["record.json", "poses.npz", "overlay-1.png", "frame-0.png"])
+@pytest.mark.parametrize("damage", ["absent", "empty", "half", "garbage"])
+def test_a_damaged_entry_is_absent_and_made_again(tmp_path, scripted, name, damage):
+    sample = sample_of(video(tmp_path / "a.mp4"))
+    made = scripted(sample)
+    path = made.folder / name
+    whole = path.read_bytes()
+    kept = {"empty": b"", "half": whole[: len(whole) // 2], "garbage": b"0" * len(whole)}
+    path.unlink() if damage == "absent" else path.write_bytes(kept[damage])
+    again = scripted(sample)
+    assert not again.found
+    assert again.record == made.record
+    assert scripted(sample).found
+    assert not list(made.folder.parent.glob("*-damaged"))
+    np.testing.assert_array_equal(pictures(again.overlays), pictures(made.overlays))
+
+
+def test_training_is_told_of_damaged_overlays(tmp_path):
     motion = settings(tmp_path / "cache")
     sample = sample_of(video(tmp_path / "a.mp4"))
-    (extract_one(motion, sample).folder / "record.json").write_text("{")
-    with pytest.raises(DataError, match="cannot be read"):
-        MotionCache(motion).find(sample)
+    extract_one(motion, sample).overlays[0].write_bytes(b"")
+    with pytest.raises(DataError, match="no whole overlays"):
+        MotionCache(motion).overlays(sample)
 
 
 def test_bad_clips_fail_alone(tmp_path):

@@ -1,10 +1,12 @@
 """Where key points come from: each source on a small model of its own format, and what missing files say."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation
 
 from motion.pose import build_pose_source
@@ -228,9 +230,41 @@ def test_a_file_that_is_no_model_is_refused(source, tmp_path):
         build_pose_source(settings(source=source, model=str(tmp_path / "m.onnx")))
 
 
+def test_vitpose_without_some_of_its_weights_is_refused(vitpose_folder, tmp_path):
+    folder = shutil.copytree(vitpose_folder, tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: w for name, w in weights.items() if not name.startswith("head")}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=r"lacks \d+ weights, first head\."):
+        build_pose_source(settings(source="vitpose", model=str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"model_type": "qwen2_5_vl"}, "of type 'qwen2_5_vl'"),
+        ({"id2label": {str(i): str(i) for i in range(133)}}, "133 key points"),
+    ],
+)
+def test_a_folder_of_another_model_is_refused_by_its_config(vitpose_folder, tmp_path, changes, found):
+    folder = shutil.copytree(vitpose_folder, tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(ModelError, match=found):
+        build_pose_source(settings(source="vitpose", model=str(folder)))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"model_type": "vitpose", "backbone_config": 3}'])
+def test_a_folder_without_a_usable_config_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ModelError):
+        build_pose_source(settings(source="vitpose", model=str(tmp_path)))
+
+
 def test_an_unknown_source_names_those_there_are():
-    with pytest.raises(ConfigError, match="unknown pose source"):
-        build_pose_source(settings(source="openpose"))
+    with pytest.raises(ConfigError, match="unknown pose source") as caught:
+        build_pose_source(settings(source="vitpos"))
+    assert all(name in str(caught.value) for name in ("toy", "vitpose", "rtmlib", "nlf", "path/to/file.py:name"))
+    assert 'did you mean "vitpose"?' in str(caught.value)
 
 
 def test_a_plug_in_is_a_callable_that_takes_the_settings():
