@@ -56,9 +56,19 @@ def open_source(path: Path, wanted: str = AUTO) -> Source:
         raise DataError(f"There is no format {wanted!r}.", allowed=", ".join((AUTO, *FORMATS)), cure="mend --format")
     if not path.exists():
         raise DataError("There is no such file or folder.", where=str(path), cure="check the path of SRC")
+    tars = webdataset_tar.tar_files(path)
+    if (wanted == "webdataset") != bool(tars) and (wanted == "webdataset" or wanted in ROW_FORMATS):
+        raise DataError(
+            f"The format {wanted!r} does not fit: {'these are' if tars else 'there are no'} tar files.",
+            where=str(path),
+            allowed="webdataset or auto (rows of any format may be in its JSON)"
+            if tars
+            else "a .tar file, or a folder of them",
+            cure="leave out --format",
+        )
     if path.is_dir() and (evidence := hf_disk.is_data_set(path)):
         return _by_rows(path, partial(hf_disk.read_folder, path), _rows_wanted(wanted), "hf", evidence)
-    if tars := webdataset_tar.tar_files(path):
+    if tars:
         shards = tuple(Part(tar, partial(webdataset_tar.read_tar, tar), _convert_any) for tar in tars)
         return Source("webdataset", f"{len(tars)} tar file{'s' if len(tars) > 1 else ''}", shards)
     if path.is_dir() and (path / sharegpt.DESCRIPTION).is_file():

@@ -11,7 +11,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from owlcap.data.formats.turns import BadRow, Turns, mark_video, one_video, row_id
+from owlcap.data.formats.turns import BadRow, Turns, mark_video, one_video, row_id, times
 from owlcap.errors import DataError
 
 
@@ -38,12 +38,8 @@ def convert(row: Mapping[str, Any]) -> Turns:
         or not all(isinstance(turn, Mapping) and isinstance(turn.get("value"), str) for turn in turns)
     ):
         raise BadRow("messages", "conversations is not a list of two {value: text}")
-    extra: dict[str, Any] = {}
-    for key, ours in (("start_time", "start_s"), ("end_time", "end_s")):
-        if row.get(key):  # as in the script, 0 and null mean: not cut
-            extra[ours] = row[key]
     pairs = ((mark_video(turns[0]["value"]), turns[1]["value"]),)
-    return Turns(pairs, one_video(row, "video"), row_id(row), extra=extra)
+    return Turns(pairs, one_video(row, "video"), row_id(row), extra=times(row))
 
 
 def is_index(value: object) -> bool:

@@ -20,6 +20,7 @@ class Found:
 
     where: str  # file:line, or file and row number
     row: Mapping[str, Any]
+    name: str = ""  # what its file calls it, where it has no id of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from owlcap.data.formats.turns import BadRow, Turns, mark_video, one_video, pair_up, row_id
+from owlcap.data.formats.turns import BadRow, Turns, mark_video, one_video, pair_up, row_id, times
 from owlcap.errors import DataError
 
 DESCRIPTION = "dataset_info.json"
@@ -62,7 +62,7 @@ def convert(row: Mapping[str, Any], layout: Layout = DEFAULT) -> Turns:
     if not system and isinstance(row.get(layout.system), str):
         system = row[layout.system].strip()
     asked = tuple((mark_video(question), answer) for question, answer in pairs)
-    return Turns(asked, one_video(row, layout.videos), row_id(row), system)
+    return Turns(asked, one_video(row, layout.videos), row_id(row), system, times(row))
 
 
 def described_files(path: Path, description: object) -> list[tuple[Path, Layout]]:

@@ -16,9 +16,11 @@ OUR_KEYS = (
     "facts",
     "questions",
     "keypoints",
+    "overlays",
     "start_s",
     "end_s",
 )  # rows that are ours already
+TIMES = {"start_time": "start_s", "end_time": "end_s"}  # what others call them
 
 
 class BadRow(ValueError):
@@ -138,7 +140,13 @@ def mark_video(text: str) -> str:
 
 def own_keys(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a row has of our own optional keys."""
-    return {key: row[key] for key in OUR_KEYS if row.get(key) is not None}
+    return {**times(row), **{key: row[key] for key in OUR_KEYS if row.get(key) is not None}}
+
+
+def times(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of the video that is meant, by our keys or by OwlCap's; of those, 0 and null mean: not cut."""
+    theirs = {ours: row[key] for key, ours in TIMES.items() if row.get(key)}
+    return {**theirs, **{key: row[key] for key in TIMES.values() if row.get(key) is not None}}
 
 
 def row_id(row: Mapping[str, Any]) -> str | None:

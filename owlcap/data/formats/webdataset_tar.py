@@ -26,7 +26,7 @@ def tar_files(source: Path) -> list[Path]:
 
 
 def read_tar(path: Path) -> Iterator[Found | Problem]:
-    """Samples of one shard as rows: `id`, `video` (its bytes), `caption`, and the keys of its JSON.
+    """Samples of one shard as rows: `video` (its bytes), `caption`, and the keys of its JSON but for `id`.
 
     Raises:
         ConfigError: the package webdataset is not installed.
@@ -60,12 +60,12 @@ def _row(path: Path, key: str, files: dict[str, bytes]) -> Found | Problem:
     row: dict[str, Any] = {}
     try:
         if "json" in files:
-            row = json.loads(files["json"].decode("utf-8"))
+            row = json.loads(files["json"].decode("utf-8-sig"))
             if not isinstance(row, dict):
                 return Problem(where, "not an object", "its JSON is no object", row)
         for ending in TEXT_ENDINGS:
             if ending in files:
-                row["caption"] = files[ending].decode("utf-8").strip()
+                row["caption"] = files[ending].decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         return Problem(where, "wrong encoding", f"not UTF-8: byte {error.start}", names)
     except ValueError as error:
@@ -75,4 +75,4 @@ def _row(path: Path, key: str, files: dict[str, bytes]) -> Found | Problem:
         return Problem(where, "no video", f"no file ends in {', '.join(VIDEO_ENDINGS)}", names)
     stored = {"bytes": files[video], "path": f"{Path(key).name}.{video}"}
     row["videos" if "videos" in row else "video"] = stored
-    return Found(where, {**row, "id": f"{path.name.partition('.')[0]}-{key}"})  # shards may count from 0 each
+    return Found(where, {**row, "id": None}, name=key)  # shards may count from 0 each

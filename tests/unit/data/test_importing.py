@@ -299,3 +299,88 @@ def test_an_empty_file_has_no_format(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         open_source(tmp_path / "data.jsonl")
     assert "there are no rows" in str(caught.value.allowed)
+
+
+def test_made_up_ids_of_files_of_one_name_differ(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        put(tmp_path / folder / "train.jsonl", ROWS["owlcap"])
+    index = {name: {"annotation": f"{name}/train.jsonl"} for name in ("a", "b")} | {
+        "c": {"annotation": "b/train.jsonl"}
+    }
+
+    report, samples = imported(put(tmp_path / "index.json", json.dumps(index)))
+
+    assert [sample.id for sample in samples] == ["a-train-000001", "b-train-000001", "b-train-2-000001"]
+    assert not report.problems
+
+
+def test_made_up_ids_never_push_out_a_row_with_an_id_of_its_own(tmp_path: Path) -> None:
+    own = {**ROWS["owlcap"], "id": "data-000001"}
+
+    report, samples = imported(put(tmp_path / "data.jsonl", ROWS["owlcap"], own, own))
+
+    assert [sample.id for sample in samples] == ["data-000001", "data-000001-2"]
+    assert (report.num_renamed, dict(report.problems)) == (1, {"duplicate id": 1})
+
+
+@pytest.mark.parametrize("spelling", ["data.jsonl", "x/../data.jsonl", "link.jsonl"])
+def test_the_source_is_never_written_over(tmp_path: Path, spelling: str) -> None:
+    source = put(tmp_path / "data.jsonl", ROWS["owlcap"])
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link.jsonl").symlink_to(source)
+    before = source.read_bytes()
+
+    with pytest.raises(DataError, match="is the one that is read"):
+        import_data(source, tmp_path / spelling)
+
+    assert source.read_bytes() == before
+
+
+def test_the_problems_of_an_import_are_not_written_over_the_source(tmp_path: Path) -> None:
+    source = put(tmp_path / "rows.jsonl.problems.jsonl", ROWS["owlcap"])
+    with pytest.raises(DataError, match="is the one that is read"):
+        import_data(source, tmp_path / "rows.jsonl")
+
+
+def test_an_import_that_fails_keeps_the_rows_of_the_one_before(tmp_path: Path) -> None:
+    source = put(tmp_path / "data.jsonl", ROWS["owlcap"])
+    imported(source)
+    (tmp_path / "a.mp4").unlink()
+
+    with pytest.raises(DataError, match="1 read, 1 missing video") as caught:
+        imported(source)
+
+    assert "--video-root" in str(caught.value.cure)
+    assert len(read_rows(tmp_path / "out" / "rows.jsonl")) == 1
+
+
+def test_an_import_is_jsonl(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        import_data(put(tmp_path / "data.jsonl", ROWS["owlcap"]), tmp_path / "rows.parquet")
+    assert caught.value.cure == f"name it {tmp_path / 'rows.jsonl'}"
+
+
+@pytest.mark.parametrize(("name", "format"), [("0.tar", "swift"), ("data.jsonl", "webdataset")])
+def test_tars_and_row_formats_are_not_taken_for_one_another(tmp_path: Path, name: str, format: str) -> None:
+    put(tmp_path / "data.jsonl", ROWS["swift"])
+    tar_of(tmp_path / "0.tar", k__mp4=b"one", k__txt=b"One.")
+    with pytest.raises(DataError, match="does not fit"):
+        open_source(tmp_path / name, format)
+
+
+@pytest.mark.parametrize("format", ["llava", "sharegpt", "owlcap"])
+def test_no_format_that_is_asked_for_drops_the_times(tmp_path: Path, format: str) -> None:
+    row = {**ROWS["llava"], "videos": ["a.mp4"], "start_time": 1.5, "end_time": 4}
+
+    _, (sample,) = imported(put(tmp_path / "data.jsonl", row), format=format)
+
+    assert (sample.start_s, sample.end_s) == (1.5, 4.0)
+
+
+def test_overlays_of_our_own_rows_are_kept_and_still_found(tmp_path: Path) -> None:
+    source = put(tmp_path / "data.jsonl", {**ROWS["swift"], "overlays": ["overlays/0.png"]})
+
+    _, (sample,) = imported(source)
+
+    assert Path(sample.overlays[0]).resolve() == tmp_path / "overlays" / "0.png"

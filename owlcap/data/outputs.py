@@ -1,0 +1,38 @@
+"""Where a data command may write: never over what it reads, and with the ending that the format has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from owlcap.errors import DataError
+
+
+def check_output(out: Path, sources: Iterable[Path], ending: str, *, beside: Iterable[Path] = ()) -> None:
+    """Find out before anything is read whether OUT can be the file to write.
+
+    Args:
+        out: the file to write.
+        sources: files that are read, under any spelling or link.
+        ending: of the format that is written, e.g. ".jsonl".
+        beside: further files that are written.
+
+    Raises:
+        DataError: OUT has another ending, or a file to write is one of the sources.
+    """
+    if out.suffix != ending:
+        raise DataError(
+            f"The name of the file to write does not end in {ending}, which is what is written.",
+            where=str(out),
+            allowed=f"a file that ends in {ending}",
+            cure=f"name it {out.with_suffix(ending)}",
+        )
+    for written in (out, *beside):
+        for source in sources:
+            if written.exists() and source.exists() and written.samefile(source):
+                raise DataError(
+                    "The file to write is the one that is read.",
+                    where=str(written),
+                    allowed="another file",
+                    cure=f"choose another name for OUT; {source} stays as it is",
+                )
