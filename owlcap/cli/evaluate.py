@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from owlcap.cli.caption import EngineName
-from owlcap.cli.console import check_out, progress_bar, say
+from owlcap.cli.console import check_out, progress_bar, say, stderr_console
 from owlcap.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -216,11 +216,12 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Also write the comparison here as JSON.")] = None,
 ) -> None:
     """Two results item by item: differences with standard errors by paired bootstrap."""
-    from owlcap.evaluation.benchmarks.comparing import compare_results, comparison_text
+    from owlcap.evaluation.benchmarks.comparing import compare_results, comparison_text, told_apart
     from owlcap.evaluation.benchmarks.saving import load_result
 
     check_out(out)
-    comparison = compare_results(load_result(first), load_result(second), official=official)
+    results = told_apart((load_result(first), load_result(second)), (first, second))
+    comparison = compare_results(*results, official=official)
     say(comparison_text(comparison))
     if out is not None:
         comparison.write(out)
@@ -241,7 +242,7 @@ def _benchmark(
     dry_run: bool,
 ) -> None:
     from owlcap.evaluation.benchmarks.run import EvaluationPlan, run_benchmark
-    from owlcap.evaluation.benchmarks.showing import result_text
+    from owlcap.evaluation.benchmarks.showing import GO_ON, result_text
 
     rewards, run = _settings(config, override or [])
     if out is not None:
@@ -259,8 +260,12 @@ def _benchmark(
         served_model=served_model,
         out=out,
     )
-    with progress_bar(name) as progress:
-        result = run_benchmark(plan, dry_run=dry_run, say=say, progress=progress)
+    try:
+        with progress_bar(name) as progress:
+            result = run_benchmark(plan, dry_run=dry_run, say=say, progress=progress)
+    except KeyboardInterrupt:
+        stderr_console().print(f"stopped: {GO_ON}")
+        raise
     if result is None:
         return
     say(result_text(result))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from owlcap.errors import ConfigError, DataError
+from owlcap.evaluation.saved import fault_of
 
 # The order in which figures are shown; others follow by name.
 METRIC_ORDER = (
@@ -197,7 +198,7 @@ def load_report(path: str | Path) -> CaptionReport:
         raise DataError(f"the report cannot be read: {error.strerror}", where=str(path)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"not a caption report: {error!r}",
+            f"not a caption report: {fault_of(error)}",
             where=str(path),
             cure="write it again with `owlcap eval captions ... --out FILE`",
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -11,13 +10,16 @@ from typing import TYPE_CHECKING, Literal
 
 from owlcap.config import ClusterSection, RewardsSection, RlRun
 from owlcap.errors import ConfigError, DataError
+from owlcap.evaluation.benchmarks.files import json_lines
 from owlcap.evaluation.report import CaptionReport, load_report, save_report
+from owlcap.evaluation.saved import text_id
 from owlcap.evaluation.served import ServedPolicy, is_address
 from owlcap.types import Sample, SamplingSettings
 
 if TYPE_CHECKING:
     from rollout.settings import RolloutEngineSettings
 
+CAPTION_ROWS = '{"id": "clip-1", "caption": "..."} on each line'
 NUM_SEQUENCES = 64  # generated at a time by the one engine of an evaluation without a config
 
 
@@ -72,7 +74,7 @@ def run_eval_captions(
         report = evaluate(Path(source), samples[:num_clips], sampling, config, progress)
     else:
         raise ConfigError(
-            "no such model folder or captions file",
+            "there is no such file or folder",
             where=str(source),
             allowed="a Hugging Face model folder, a .jsonl file of {id, caption} rows, a server's address (http...)",
         )
@@ -211,37 +213,16 @@ def engine_and_cluster(folder: Path, config: RlRun | None) -> tuple[RolloutEngin
 
 
 def read_captions(path: str | Path) -> Mapping[str, str]:
-    """Captions by id from a JSONL file of {"id": ..., "caption": ...} rows.
+    """Captions by id from a JSONL file of {"id": ..., "caption": ...} rows; an id that is a number is taken as text.
 
     Raises DataError naming file and line for a broken row and for an id that occurs twice.
     """
     captions: dict[str, str] = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"the captions file cannot be read: {error.strerror}", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise DataError("the captions file is not UTF-8 text", where=str(path)) from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        id_, caption = _caption_row(line, where)
+    for where, row in json_lines(Path(path), CAPTION_ROWS):
+        id_, caption = text_id(row.get("id")), row.get("caption")
+        if id_ is None or not isinstance(caption, str):
+            raise DataError("a row needs an id and a caption", where=where, allowed=CAPTION_ROWS)
         if id_ in captions:
             raise DataError(f"the id {id_!r} occurs twice", where=where, cure="keep one caption a clip")
         captions[id_] = caption
-    if not captions:
-        raise DataError("the captions file has no rows", where=str(path))
     return captions
-
-
-def _caption_row(line: str, where: str) -> tuple[str, str]:
-    """Id and caption of one line."""
-    allowed = '{"id": "clip-1", "caption": "..."} on each line'
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"broken JSON: {error.msg}", where=where, allowed=allowed) from error
-    if not isinstance(row, dict) or not isinstance(row.get("id"), str) or not isinstance(row.get("caption"), str):
-        raise DataError("a row needs the texts id and caption", where=where, allowed=allowed)
-    return row["id"], row["caption"]

@@ -72,6 +72,22 @@ def look_through(paths: Sequence[Path]) -> Contents:
     return Contents(ids.total(), captions, characters, tuple(id for id, count in ids.items() if count > 1))
 
 
+def text_id(value: object) -> str | None:
+    """An id as text, of a number its digits; None for what is neither."""
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def fault_of(error: Exception) -> str:
+    """What is wrong with a JSON file of ours, in words, by the error that reading it raised."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is no whole JSON, line {error.lineno}: {error.msg}"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]!r}"
+    return str(error) if isinstance(error, ValueError) else "a part of it has another form"
+
+
 def json_text(value: object, indent: int | None = None) -> str:
     """JSON with letters as they are; where a caption holds what no file can (half a surrogate pair), escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
@@ -90,7 +106,9 @@ def _group(line: bytes, where: str) -> SavedGroup:
     except ValueError as error:
         raise DataError(f"broken JSON: {error}", where=where, allowed=ALLOWED) from error
     try:
-        id, reference, captions = row["id"], row["reference"], _captions(row, where)
+        id, reference, captions = text_id(row["id"]), row["reference"], _captions(row, where)
+        if id is None:
+            raise DataError("the id is neither a text nor a whole number", where=where, allowed=ALLOWED)
         sample = make_sample(reference, id, row.get("questions"), row.get("keypoints"))
     except KeyError as error:
         raise DataError(f"the row has no {error}", where=where, allowed=ALLOWED) from error
@@ -98,8 +116,8 @@ def _group(line: bytes, where: str) -> SavedGroup:
         raise DataError("the row has another form", where=where, allowed=ALLOWED) from error
     except RewardError as error:
         raise DataError(error.what, where=where, allowed=ALLOWED) from error
-    if not all(isinstance(text, str) for text in (id, *captions)):
-        raise DataError("id, reference and captions must be strings", where=where, allowed=ALLOWED)
+    if not all(isinstance(text, str) for text in captions):
+        raise DataError("reference and captions must be strings", where=where, allowed=ALLOWED)
     return SavedGroup(sample, tuple(captions))
 
 

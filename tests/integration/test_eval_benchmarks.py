@@ -70,6 +70,15 @@ def test_a_dry_run_asks_nobody(dream: Path, captions: Path, tmp_path: Path, caps
     assert capsys.readouterr().out.startswith("5 texts: at most 15 judge calls, about ")
 
 
+@pytest.mark.parametrize("name", ["dream1k", "captions"])
+def test_a_mistyped_file_is_told(name: str, dream: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["eval", name, "nothere.jsonl", str(dream)])
+    told = capsys.readouterr().err
+    assert "there is no such file or folder" in told
+    assert "nothere.jsonl" in told
+
+
 def test_missing_captions_are_named_counted_and_label_the_figures_incomplete(
     judge: JudgeServer, dream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

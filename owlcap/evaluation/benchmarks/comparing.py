@@ -5,8 +5,9 @@ Both sides are drawn alike in every resample, so that what makes an item hard or
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from owlcap.errors import ConfigError
@@ -46,6 +47,22 @@ class ResultComparison:
         """Write it as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json_text(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def told_apart(
+    results: tuple[BenchmarkResult, BenchmarkResult], paths: tuple[Path, Path]
+) -> tuple[BenchmarkResult, BenchmarkResult]:
+    """The results under names that differ: their own, or else the parts of their paths that do."""
+    first, second = results
+    if first.name != second.name:
+        return results
+    whole = [path.absolute() for path in paths]
+    shared = os.path.commonpath(whole)
+    names = [
+        path.name if str(own) == shared else str(own.relative_to(shared))
+        for own, path in zip(whole, paths, strict=True)
+    ]
+    return replace(first, name=names[0]), replace(second, name=names[1])
 
 
 def compare_results(

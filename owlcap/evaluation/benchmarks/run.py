@@ -196,18 +196,21 @@ def _made_texts(
     plan: EvaluationPlan, cases: Sequence[Case], dry_run: bool, tell: Callable[[str], None], progress: Progress | None
 ) -> tuple[Mapping[str, str] | None, list[ClipProblem]]:
     """Texts that a model makes, by case, None in a dry run; and the cases that gave none."""
-    if plan.videos is None or not plan.videos.is_dir():
-        raise ConfigError("a model needs the benchmark's videos", where=str(plan.videos), cure="add --videos FOLDER")
+    if not is_address(plan.source) and not Path(plan.source).is_dir():
+        raise ConfigError(
+            "there is no such file or folder",
+            where=plan.source,
+            allowed="a .jsonl file of texts, a model folder, or the address of a server (http...)",
+            cure="correct the path",
+        )
+    if plan.videos is None:
+        raise ConfigError("a model needs the benchmark's videos", where=plan.source, cure="add --videos FOLDER")
+    if not plan.videos.is_dir():
+        raise ConfigError("there is no such folder of videos", where=str(plan.videos), cure="correct --videos")
     if plan.out is None:
         raise ConfigError("a model's texts need a folder that keeps them", cure="add --out FOLDER")
     length = plan.max_new_tokens or (DREAM_MAX_NEW_TOKENS if plan.benchmark == "dream1k" else None)
     source = TextSource(plan.source, plan.videos, plan.run, plan.served_model, length)
-    if not is_address(plan.source) and not Path(plan.source).is_dir():
-        raise ConfigError(
-            "no such source of texts",
-            where=plan.source,
-            allowed="a .jsonl file of texts, a model folder, or the address of a server (http...)",
-        )
     if dry_run:
         tell(f"{len(cases)} texts would be made by {plan.source}, then judged")
         return None, []

@@ -12,7 +12,7 @@ from owlcap.errors import DataError
 from owlcap.evaluation.benchmarks.catalogue import CAPTIONS, KINDS
 from owlcap.evaluation.benchmarks.values import BenchmarkResult, Evidence, Interval, ItemScore
 from owlcap.evaluation.report import CaptionReport, ClipProblem, Figure, load_report
-from owlcap.evaluation.saved import json_text
+from owlcap.evaluation.saved import fault_of, json_text
 from rewards.chat import Usage
 
 RESULT_FILE = "result.json"
@@ -36,6 +36,8 @@ def load_result(path: Path) -> BenchmarkResult:
     file = path / RESULT_FILE if path.is_dir() else path
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
+        if "benchmark" not in raw and "rows" not in raw:
+            raise ValueError("it has neither a benchmark nor a report's rows")
         if "benchmark" not in raw:
             return _of_report(load_report(file))
         return _result(raw)
@@ -43,9 +45,10 @@ def load_result(path: Path) -> BenchmarkResult:
         raise DataError(f"the result cannot be read: {error.strerror}", where=str(file)) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"no result of an evaluation: {error!r}",
+            f"no result of an evaluation: {fault_of(error)}",
             where=str(file),
             allowed=f"a folder of `owlcap eval`, its {RESULT_FILE}, or a report of `owlcap eval captions --out`",
+            cure="evaluate again with the same --out: judged items are in the judge's cache and cost nothing",
         ) from error
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from owlcap.evaluation.benchmarks.catalogue import KINDS
 from owlcap.evaluation.benchmarks.values import BenchmarkResult, Interval
 from owlcap.evaluation.rescoring import usage_line
 from owlcap.evaluation.table import align
 
 OVERALL = "all"
 SHOWN_PROBLEMS = 3
+GO_ON = "the same command goes on from here: what the judge has answered is kept and not asked again"
 OTHER = {"ours": "official", "official": "ours"}
 
 
@@ -66,11 +68,15 @@ def show_interval(figure: Interval | None) -> str:
 def facts(result: BenchmarkResult) -> list[str]:
     """What the figures rest on, what is missing, and what was spent."""
     lines = [f"{len(result.scores)} of {result.num_cases} items have figures"]
+    kind = KINDS[result.benchmark]
+    if kind.official is not kind.figures and result.figures == result.official:
+        lines.append("our figures and the published script's are the same here")
     if result.missing:
         lines.append(f"INCOMPLETE: {len(result.missing)} without a text: {_some(result.missing)}")
     if result.failed:
         told = [f"{problem.id} ({problem.reason})" for problem in result.failed]
         lines.append(f"INCOMPLETE: {len(result.failed)} not judged, and left out: {_some(told)}")
+        lines.append(GO_ON)
     lines += [f"INCOMPLETE, {note}" if note in result.notes_of_gaps else note for note in result.notes]
     lines.append("± is the standard error by bootstrap over items, within their groups")
     if result.judge:

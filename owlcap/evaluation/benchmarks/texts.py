@@ -9,6 +9,7 @@ from typing import Any
 from owlcap.errors import DataError
 from owlcap.evaluation.benchmarks.files import json_lines
 from owlcap.evaluation.benchmarks.values import Case
+from owlcap.evaluation.saved import text_id
 
 ALLOWED = '{"id": ..., "caption": "..."} on each line ("answer" instead of "caption" for questions)'
 
@@ -37,15 +38,20 @@ def read_texts(path: Path, cases: Sequence[Case]) -> dict[str, str]:
         raise DataError(
             f"{len(unknown)} ids are not among the annotations, the first is {id_!r}",
             where=where,
-            allowed=f"{cases[0].id!r}, ..., {cases[0].shared_id!r}, ...",
+            allowed=" or ".join(dict.fromkeys((_range([c.id for c in cases]), _range([c.shared_id for c in cases])))),
             cure="give the annotations that these texts were made for",
         )
     shared = {case.id: given[case.shared_id] for case in cases if case.shared_id in given}
     return shared | {case.id: given[case.id] for case in cases if case.id in given}
 
 
+def _range(ids: Sequence[str]) -> str:
+    """The first and the last of them."""
+    return repr(ids[0]) if ids[0] == ids[-1] else f"{ids[0]!r}, ..., {ids[-1]!r}"
+
+
 def _row(row: Mapping[str, Any], where: str) -> tuple[str, str]:
-    id_, texts = row.get("id"), [row[name] for name in ("caption", "answer") if name in row]
-    if isinstance(id_, bool) or not isinstance(id_, str | int) or len(texts) != 1 or not isinstance(texts[0], str):
+    id_, texts = text_id(row.get("id")), [row[name] for name in ("caption", "answer") if name in row]
+    if id_ is None or len(texts) != 1 or not isinstance(texts[0], str):
         raise DataError("a row needs an id and one text", where=where, allowed=ALLOWED)
-    return str(id_), texts[0]
+    return id_, texts[0]

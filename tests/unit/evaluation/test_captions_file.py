@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from owlcap.errors import DataError
+from owlcap.evaluation.benchmarks.texts import read_texts
+from owlcap.evaluation.benchmarks.values import Case
 from owlcap.evaluation.run import read_captions
+from owlcap.evaluation.saved import read_groups
 
 
 def write(tmp_path: Path, *lines: str) -> Path:
@@ -21,13 +24,21 @@ def test_captions_are_read_by_id_and_blank_lines_do_not_count(tmp_path: Path) ->
     assert read_captions(path) == {"a": "one", "b": "two"}
 
 
+def test_an_id_that_is_a_number_is_taken_as_text_by_every_reader(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"id": 1, "caption": "A man waves.", "reference": "A man waves."}')
+    assert read_captions(path) == {"1": "A man waves."}
+    assert read_texts(path, [Case("1", "", "1", "", "", "1")]) == {"1": "A man waves."}
+    assert [group.sample.id for group in read_groups([path])] == ["1"]
+
+
 @pytest.mark.parametrize(
     ("line", "what"),
     [
         ('{"id": "b", "caption"', "broken JSON"),
-        ('["b", "two"]', "needs the texts id and caption"),
-        ('{"id": 7, "caption": "two"}', "needs the texts id and caption"),
-        ('{"id": "b"}', "needs the texts id and caption"),
+        ('["b", "two"]', "no JSON object"),
+        ('{"id": 7.5, "caption": "two"}', "needs an id and a caption"),
+        ('{"id": true, "caption": "two"}', "needs an id and a caption"),
+        ('{"id": "b"}', "needs an id and a caption"),
         ('{"id": "a", "caption": "again"}', "the id 'a' occurs twice"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from owlcap.errors import ConfigError, DataError
-from owlcap.evaluation.benchmarks.comparing import compare_results, comparison_text
+from owlcap.evaluation.benchmarks.comparing import compare_results, comparison_text, told_apart
 from owlcap.evaluation.benchmarks.run import make_result
 from owlcap.evaluation.benchmarks.saving import load_result, save_result
 from owlcap.evaluation.benchmarks.values import BenchmarkResult, Evidence, ItemScore
@@ -51,6 +51,24 @@ def test_incomplete_results_and_different_judges_are_said() -> None:
     assert "different judges" in found.notes[1]
 
 
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (("runs/base/eval", "runs/mine/eval"), ("base/eval", "mine/eval")),
+        (("runs/eval/base", "runs/eval/mine"), ("base", "mine")),
+        (("runs", "runs/mine"), ("runs", "mine")),
+    ],
+)
+def test_results_of_equal_names_are_told_apart_by_their_paths(paths: tuple[str, str], names: tuple[str, str]) -> None:
+    both = (dream("captions", {"1": 1}), dream("captions", {"1": 2}))
+    assert tuple(one.name for one in told_apart(both, (Path(paths[0]), Path(paths[1])))) == names
+
+
+def test_results_of_different_names_keep_them() -> None:
+    both = (dream("base", {"1": 1}), dream("mine", {"1": 2}))
+    assert told_apart(both, (Path("a"), Path("b"))) == both
+
+
 def test_results_that_do_not_belong_together_are_refused() -> None:
     one = dream("base", {"1": 1})
     with pytest.raises(ConfigError, match="different benchmarks"):
@@ -73,8 +91,21 @@ def test_reports_of_eval_captions_are_compared_too(tmp_path: Path) -> None:
     assert found.differences["cser"].difference.value == 0.5
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"benchmark": "other"}', '{"benchmark": "vdc"}', '{"figures": 1}'])
-def test_another_file_is_no_result(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("{", "it is no whole JSON, line 1: "),
+        ("[]", "it has neither a benchmark nor a report's rows"),
+        ('{"benchmark": "other"}', "unknown benchmark 'other'"),
+        ('{"benchmark": "vdc"}', "it has no 'scores'"),
+        ('{"figures": 1}', "it has neither a benchmark nor a report's rows"),
+        ('{"rows": 1}', "it has no 'name'"),
+        ("3", "a part of it has another form"),
+    ],
+)
+def test_another_file_is_no_result(tmp_path: Path, content: str, what: str) -> None:
     (tmp_path / "result.json").write_text(content)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError) as error:
         load_result(tmp_path)
+    assert what in error.value.what
+    assert error.value.cure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from owlcap.evaluation.benchmarks.page import SHOWN_ITEMS, result_page
 from owlcap.evaluation.benchmarks.run import make_result
 from owlcap.evaluation.benchmarks.showing import result_text
@@ -37,6 +39,18 @@ def test_what_is_missing_is_counted_and_named_and_the_result_labelled() -> None:
     assert "2 of 7 items have figures" in text
     assert "INCOMPLETE: 4 without a text: a, b, c, and 1 more" in text
     assert "INCOMPLETE: 1 not judged, and left out: e (no reply)" in text
+
+
+def test_what_was_not_judged_can_be_asked_for_again() -> None:
+    assert "the same command goes on" in result_text(vdc(failed=(ClipProblem("e", "no reply"),)))
+
+
+def test_that_both_kinds_of_figures_are_the_same_is_said() -> None:
+    same = "our figures and the published script's are the same here"
+    result = vdc()
+    assert same not in result_text(result)
+    assert same in result_text(replace(result, official=result.figures))
+    assert same in result_page(replace(result, official=result.figures)).replace("&#39;", "'")
 
 
 def test_a_complete_result_has_no_such_label() -> None:

@@ -43,6 +43,13 @@ def test_a_bad_row_is_named_with_file_and_line(tmp_path: Path, row: object, what
     assert error.value.where == f"{path}:2"
 
 
+def test_the_annotations_ids_are_told_by_their_first_and_last(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", {"id": "9", "caption": "x"})
+    with pytest.raises(DataError) as error:
+        read_texts(path, CASES[:2])
+    assert error.value.allowed == "'short/1', ..., 'short/2' or '1', ..., '2'"
+
+
 def test_videos_are_found_with_or_without_their_ending(tmp_path: Path) -> None:
     for name in ("7.mp4", "clip.MKV.webm"):
         (tmp_path / name).touch()
