@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from owlcap.types import Sample
@@ -184,6 +184,7 @@ def train(place: Place, arm: str, seed: int) -> None:
         "sft.num_validation=32",
         "cluster.learner_ranks=1",
         "cluster.cpus_per_learner=1",
+        "data.target=full",  # captions that leave nothing out
         f"data.validation={root}/data/validation.jsonl",
     ]
     if arm == "visual":
@@ -282,23 +283,33 @@ def mirrored(fact: str) -> str:
 
 def print_table(place: Place, clips: dict[str, list[list[dict[str, float]]]], num_seeds: int, seconds: float) -> None:
     """Means over clips of their means over seeds, with standard errors over clips."""
-    rows: dict[str, dict[str, object]] = {}
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
     print("| what | motion recall | motion precision | wrong side |")
     print("| --- | ---: | ---: | ---: |")
     for title, seeds in clips.items():
-        cells: dict[str, object] = {}
+        cells: dict[str, dict[str, Any]] = {}
         for figure in FIGURES:
             by_clip = [[one[figure] for one in clip if figure in one] for clip in zip(*seeds, strict=True)]
             means = [fmean(values) for values in by_clip if values]
-            error = stdev(means) / math.sqrt(len(means)) if len(means) > 1 else 0.0
-            by_seed = [fmean(one[figure] for one in seed if figure in one) for seed in seeds]
-            cells[figure] = {"mean": fmean(means), "standard_error": error, "clips": len(means), "by_seed": by_seed}
+            by_seed = [[one[figure] for one in seed if figure in one] for seed in seeds]
+            cells[figure] = {
+                "mean": fmean(means) if means else None,
+                "standard_error": stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None,
+                "clips": len(means),
+                "by_seed": [fmean(values) if values else None for values in by_seed],
+            }
         rows[title] = cells
-        shown = " | ".join(f"{cells[name]['mean']:.3f} ± {cells[name]['standard_error']:.3f}" for name in FIGURES)  # type: ignore[index]
-        print(f"| {title} | {shown} |")
+        print(f"| {title} | {' | '.join(shown(cells[name]) for name in FIGURES)} |")
     settings = {"train": place.num_rows, "test": place.num_test, "epochs": place.num_epochs, "lr": place.learning_rate}
     bad = {"hidden": place.hidden, "wrong": place.wrong}
     print(json.dumps({"benchmark": "macm_evidence", "seeds": num_seeds, **settings, **bad, "s": seconds, "rows": rows}))
+
+
+def shown(cell: dict[str, Any]) -> str:
+    """Mean and standard error; a dash where no caption had anything to count."""
+    if cell["mean"] is None or cell["standard_error"] is None:
+        return "-"
+    return f"{cell['mean']:.3f} ± {cell['standard_error']:.3f}"
 
 
 if __name__ == "__main__":
