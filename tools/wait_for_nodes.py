@@ -29,7 +29,8 @@ def main() -> None:
             time.sleep(PAUSE_S)
     while num_alive() < wanted:
         time.sleep(PAUSE_S)
-    print(f"{num_alive()} nodes")
+    found = num_alive()
+    print(f"{found} node{'s' if found != 1 else ''}")
 
 
 if __name__ == "__main__":

@@ -73,4 +73,4 @@ def test_waiting_for_nodes_ends_when_they_are_there(dashboard: str) -> None:
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     wait = [sys.executable, "tools/wait_for_nodes.py"]
     done = subprocess.run([*wait, "1"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.stdout == "1 nodes\n", done.stderr[-2000:]
+    assert done.stdout == "1 node\n", done.stderr[-2000:]
