@@ -59,7 +59,7 @@ def captions(
     against: Annotated[Path | None, typer.Option(help="An earlier report to compare with, clip by clip.")] = None,
     served_model: ServedModel = None,
     text_metrics: Annotated[
-        bool, typer.Option("--text-metrics", help="BLEU, METEOR, ROUGE and CIDEr too (pip install 'owlcap[eval]').")
+        bool, typer.Option("--text-metrics", help="BLEU, METEOR, ROUGE and CIDEr too (pip install 'owlcap\\[eval]').")
     ] = False,
 ) -> None:
     """CSER and its parts by tag, length and repetition, with standard errors over clips; and caption metrics."""

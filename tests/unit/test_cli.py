@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 import yaml
+from rich.text import Text
 
 from owlcap.cli import main
+from owlcap.cli.app import app
 from owlcap.cli.console import show_error
 from owlcap.errors import ConfigError, DataError, OwlcapError
 
@@ -24,6 +29,19 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     for command in ("data", "sft", "rl", "eval", "export", "caption", "demo", "doctor"):
         assert f" {command} " in told
+
+
+def helps(command: Any) -> Iterator[str]:
+    """Every help text of a command and of those below it."""
+    yield from filter(None, [command.help, *(getattr(parameter, "help", None) for parameter in command.params)])
+    for other in getattr(command, "commands", {}).values():
+        yield from helps(other)
+
+
+def test_no_help_text_loses_its_brackets_to_rich() -> None:
+    told = list(helps(typer.main.get_command(app)))
+    assert len(told) > 50
+    assert [Text.from_markup(text).plain for text in told] == [text.replace("\\[", "[") for text in told]
 
 
 def test_a_dry_run_of_sft_prints_the_resolved_run(capsys: pytest.CaptureFixture[str]) -> None:
