@@ -27,6 +27,8 @@ from owlcap.data.outputs import check_output
 from owlcap.data.rows import Row, parse_row, write_rows
 from owlcap.errors import DataError, VideoError
 
+EXAMPLES = 3  # of each kind of problem that are shown
+
 
 @dataclass(slots=True)
 class ImportReport:
@@ -41,7 +43,7 @@ class ImportReport:
     num_renamed: int = 0  # whose own id had been made up for another row before
     num_left_out: int = 0  # rows that an index's repeat_time below 1 leaves out
     problems: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)  # of each kind, the first
+    examples: dict[str, list[str]] = field(default_factory=dict)  # of each kind, the first few
 
     @property
     def problems_file(self) -> Path:
@@ -63,9 +65,12 @@ class ImportReport:
             *(f"           {count:,} {what}" for count, what in notes if count),
         ]
         for kind, count in self.problems.most_common():
-            lines.append(f"problem    {count:,} {kind}, first: {self.examples[kind]}")
+            lines.append(f"problem    {count:,} {kind}")
+            lines += [f"             {example}" for example in self.examples[kind]]
+            if count > EXAMPLES:
+                lines.append(f"             and {count - EXAMPLES:,} more")
         if self.problems:
-            lines.append(f"           these rows are in {self.problems_file}")
+            lines.append(f"           all of these rows, with their reasons, are in {self.problems_file}")
         return "\n".join(lines)
 
 
@@ -112,7 +117,7 @@ def _some(rows: Iterator[Row], report: ImportReport) -> Iterator[Row]:
         cure = "name the folder that relative video paths start at: --video-root FOLDER"
     raise DataError(
         f"No row could be taken over: {report.num_read:,} read, {counts or 'no problem'}"
-        + (f"; first: {report.examples[kind]}." if kind else "."),
+        + (f"; first: {report.examples[kind][0]}." if kind else "."),
         where=str(report.source.parts[0].path),
         cure=f"{cure}; the rows with their reasons are in {report.problems_file}" if kind else cure,
     )
@@ -227,7 +232,9 @@ class _Importer:
         if turn:
             return  # told at the first time
         self._report.problems[problem.kind] += 1
-        self._report.examples.setdefault(problem.kind, f"{problem.where}: {problem.what}")
+        examples = self._report.examples.setdefault(problem.kind, [])
+        if len(examples) < EXAMPLES:
+            examples.append(f"{problem.where}: {problem.what}")
         told = {"where": problem.where, "kind": problem.kind, "what": problem.what, "row": problem.raw}
         self._problems.write(json.dumps(told, ensure_ascii=True, default=_plain) + "\n")
 

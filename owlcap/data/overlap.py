@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from owlcap.data.rows import scan_rows
+from owlcap.data.text_file import skip_mark
 from owlcap.errors import DataError
 from owlcap.types import Sample
 
@@ -129,7 +130,9 @@ def row_ids(sample: Sample) -> set[str]:
 def _objects(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Objects of JSON lines, a JSON list, or one object, each with its place."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            skip_mark(file, path)
+            text = file.read().decode("utf-8")
         try:
             whole = json.loads(text)
         except ValueError:

@@ -19,6 +19,7 @@ import numpy as np
 
 from owlcap.config import DataSection
 from owlcap.data.rows import parse_row
+from owlcap.data.text_file import no_rows, skip_mark
 from owlcap.errors import DataError
 from owlcap.types import Sample
 
@@ -113,8 +114,8 @@ def _open(path: Path) -> int:
 def _scan(path: Path, data: DataSection) -> tuple[np.ndarray, np.ndarray]:
     """Byte at which each row starts (and the end of the file), and its line; every row is checked."""
     starts, lines, ids = array("Q"), array("I"), array("Q")
-    place = 0
     with os.fdopen(_open(path), "rb") as file:
+        place = skip_mark(file, path)
         for number, line in enumerate(file, start=1):
             if line.strip():
                 sample = parse_row(line, path, number, data)
@@ -123,7 +124,7 @@ def _scan(path: Path, data: DataSection) -> tuple[np.ndarray, np.ndarray]:
                 ids.append(int.from_bytes(hashlib.blake2b(sample.id.encode(), digest_size=8).digest()))
             place += len(line)
     if not lines:
-        raise DataError("The data file has no rows.", where=str(path), cure="write one JSON object a line into it")
+        raise no_rows(path)
     starts.append(place)
     _check_unique(np.frombuffer(ids, np.uint64), lines, path)
     return np.frombuffer(starts, np.uint64), np.frombuffer(lines, np.uint32)

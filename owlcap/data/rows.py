@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from owlcap.config import DataSection
+from owlcap.data.text_file import no_rows, skip_mark
 from owlcap.errors import DataError, VideoError
 from owlcap.types import Choice, Fact, Sample, Tag
 
@@ -97,8 +98,6 @@ def read_rows(path: str | Path, data: DataSection | None = None, *, check_files:
         if isinstance(sample, DataError):
             raise sample
         samples.append(sample)
-    if not samples:
-        raise DataError("The data file has no rows.", where=str(path), cure="write one JSON object a line into it")
     return samples
 
 
@@ -108,16 +107,19 @@ def scan_rows(
     """Each row's line number with its sample, or with the error of a bad one. One row is in memory at a time.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or has no rows.
     """
     path = Path(path)
     data = data or DataSection(train=str(path))
     lines_of_ids: dict[str, int] = {}
     try:
+        num_rows = 0
         with path.open("rb") as file:
+            skip_mark(file, path)
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
+                num_rows += 1
                 try:
                     sample = parse_row(line, path, number, data, check_files=check_files)
                     if sample.id in lines_of_ids:
@@ -132,6 +134,8 @@ def scan_rows(
                     continue
                 lines_of_ids[sample.id] = number
                 yield number, sample
+        if not num_rows:
+            raise no_rows(path)
     except OSError as error:
         raise DataError(
             f"The data file cannot be read: {error.strerror}.",

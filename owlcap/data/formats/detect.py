@@ -13,6 +13,7 @@ from typing import Any
 from owlcap.data.formats import hf_disk, llava, owlcap_rows, sharegpt, swift, trl, webdataset_tar
 from owlcap.data.formats.reading import Found, Problem, read_file
 from owlcap.data.formats.turns import Turns
+from owlcap.data.text_file import no_rows
 from owlcap.errors import DataError
 
 Convert = Callable[[Mapping[str, Any]], Turns]
@@ -106,16 +107,18 @@ def _by_rows(
     path: Path, rows: Callable[[], Iterator[Found | Problem]], wanted: str, container: str | None, evidence: str
 ) -> Source:
     """A source whose format its first rows tell."""
+    looked_at = list(islice(rows(), ROWS_LOOKED_AT))
+    if not looked_at:
+        raise no_rows(path)
     if wanted != AUTO:
         return Source(wanted, "as asked for", (Part(path, rows, ROW_FORMATS[wanted].convert),))
-    looked_at = list(islice(rows(), ROWS_LOOKED_AT))
     first = [found for found in looked_at if isinstance(found, Found)]
     for found in first:
         for name, module in ROW_FORMATS.items():
             if (why := module.fits(found.row)) is not None:
                 told = f"{evidence + '; ' if evidence else ''}{found.where} has {why}"
                 return Source(container or name, told, (Part(path, rows, module.convert),))
-    if not first and looked_at and isinstance(looked_at[0], Problem):
+    if not first and isinstance(looked_at[0], Problem):
         problem = looked_at[0]
         raise DataError(
             f"None of the first {len(looked_at)} rows can be read: {problem.kind}, {problem.what}.",
@@ -123,7 +126,7 @@ def _by_rows(
             allowed="UTF-8 text: JSON lines or one JSON list; or parquet",
             cure="convert the file, or name another one",
         )
-    keys = ", ".join(sorted(map(str, first[0].row))) if first else "there are no rows"
+    keys = ", ".join(sorted(map(str, first[0].row)))
     raise DataError(
         "The rows are of no format that is known here.",
         where=str(path),

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from owlcap.data.text_file import skip_mark
 from owlcap.errors import DataError
 
-UTF8_MARK = b"\xef\xbb\xbf"
 ROWS_AT_ONCE = 64  # of a parquet file or an Arrow table: rows may hold whole videos
 
 
@@ -37,7 +37,7 @@ def read_file(path: Path) -> Iterator[Found | Problem]:
     """Rows of a .jsonl, .json (a list) or .parquet file; others are read as JSON lines.
 
     Raises:
-        DataError: the file cannot be read at all.
+        DataError: the file cannot be read at all, or is UTF-16.
     """
     try:
         if path.suffix == ".parquet":
@@ -54,14 +54,14 @@ def read_file(path: Path) -> Iterator[Found | Problem]:
 
 def _starts_with_list(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(64).removeprefix(UTF8_MARK).lstrip().startswith(b"[")
+        skip_mark(file, path)
+        return file.read(64).lstrip().startswith(b"[")
 
 
 def _read_lines(path: Path) -> Iterator[Found | Problem]:
     with path.open("rb") as file:
+        skip_mark(file, path)
         for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(UTF8_MARK)
             if line.strip():
                 yield _parsed(line, f"{path}:{number}")
 
@@ -85,7 +85,7 @@ def _parsed(line: bytes, where: str) -> Found | Problem:
 def _read_list(path: Path) -> Iterator[Found | Problem]:
     """Objects of a JSON list, each with the line it begins on; what follows a break cannot be told apart."""
     try:
-        text = path.read_bytes().removeprefix(UTF8_MARK).decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"The file is not UTF-8 (byte {error.start}).",

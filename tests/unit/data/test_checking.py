@@ -157,3 +157,8 @@ def test_a_folder_of_benchmark_videos_is_compared_by_content(data: Path, tmp_pat
 def test_a_benchmark_in_which_nothing_is_recognised_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No video or annotation"):
         marks_of_benchmark(put(tmp_path / "x.jsonl", [{"foo": 1}]))
+
+
+def test_a_check_of_an_empty_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no rows"):
+        checked(put(tmp_path / "empty.jsonl", []))

@@ -45,7 +45,7 @@ def test_problems_are_an_exit_code_of_their_own(source: Path) -> None:
     code, told = run("import", source, source.with_name("ours.jsonl"))
 
     assert code == 1
-    assert f"1 broken JSON, first: {source}:2" in told
+    assert f"problem    1 broken JSON\n             {source}:2: " in told
 
 
 def test_what_cannot_be_done_at_all_is_a_users_error(source: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -289,16 +289,27 @@ def test_a_file_of_another_encoding_is_told_as_that(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(json.dumps(ROWS["llava"]).encode("utf-16"))
 
-    with pytest.raises(DataError, match="wrong encoding") as caught:
+    with pytest.raises(DataError, match="not UTF-8 but UTF-16") as caught:
         open_source(path)
-    assert caught.value.where == f"{path}:1"
+    assert (caught.value.where, "iconv -f UTF-16" in str(caught.value.cure)) == (str(path), True)
 
 
-def test_an_empty_file_has_no_format(tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", ["auto", "llava"])
+def test_an_empty_file_has_no_rows(tmp_path: Path, format: str) -> None:
     (tmp_path / "data.jsonl").touch()
-    with pytest.raises(DataError) as caught:
-        open_source(tmp_path / "data.jsonl")
-    assert "there are no rows" in str(caught.value.allowed)
+    with pytest.raises(DataError, match="has no rows"):
+        open_source(tmp_path / "data.jsonl", format)
+
+
+def test_a_problem_of_many_rows_is_told_once_with_a_few_examples(tmp_path: Path) -> None:
+    gone = [{**ROWS["owlcap"], "id": f"gone-{number}", "video": f"gone/{number}.mp4"} for number in range(1000)]
+
+    report, _ = imported(put(tmp_path / "data.jsonl", ROWS["owlcap"], *gone))
+
+    assert dict(report.problems) == {"missing video": 1000}
+    assert report.text().count("there is no file") == 3
+    assert "and 997 more" in report.text()
+    assert len(report.problems_file.read_text().splitlines()) == 1000
 
 
 def test_made_up_ids_of_files_of_one_name_differ(tmp_path: Path) -> None:
