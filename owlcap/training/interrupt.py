@@ -24,9 +24,14 @@ class Interrupted(BaseException):
 
 
 def interruption(error: BaseException) -> Interrupted | None:
-    """The Interrupted that an error is, or that Ray's compiled code made a SystemError of."""
-    if isinstance(error, SystemError):
-        return error.__cause__ if isinstance(error.__cause__, Interrupted) else None
+    """The Interrupted that an error is, or that Ray's compiled code made a SystemError of.
+
+    While Ray starts, SIGTERM is Ray's: its handler raises SystemExit with the signal's number.
+    """
+    if isinstance(error, SystemError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, SystemExit) and error.code == signal.SIGTERM:
+        return Interrupted(signal.SIGTERM)
     return error if isinstance(error, Interrupted) else None
 
 
@@ -91,7 +96,7 @@ def ends_on_signals(before_training: str) -> Iterator[StopSignals]:
     try:
         with stop:
             yield stop
-    except (Interrupted, SystemError) as error:
+    except (Interrupted, SystemError, SystemExit) as error:
         interrupted = interruption(error)
         if interrupted is None:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import pytest
 
@@ -68,6 +69,31 @@ def test_an_interruption_inside_compiled_code_is_still_one() -> None:
     with pytest.raises(SystemExit) as caught, ends_on_signals("nothing was trained yet"):
         raise SystemError("returned a result with an exception set") from Interrupted(signal.SIGTERM)
     assert caught.value.code == 143
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_signal_that_ray_takes_while_it_starts_is_an_interruption(
+    compiled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ray_starts() -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as ray.init does
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit as error:
+            if compiled:
+                raise SystemError("returned a result with an exception set") from error
+            raise
+
+    with pytest.raises(SystemExit) as caught, ends_on_signals("nothing was trained yet"):
+        ray_starts()
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert "SIGTERM: nothing was trained yet" in caplog.text
+
+
+def test_a_run_that_ends_with_a_code_of_its_own_keeps_it() -> None:
+    with pytest.raises(SystemExit) as caught, ends_on_signals("nothing was trained yet"):
+        sys.exit(130)
+    assert caught.value.code == 130
 
 
 def test_another_system_error_stays_what_it_is() -> None:
