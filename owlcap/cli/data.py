@@ -88,7 +88,7 @@ def export(
 
     check_out(out)
     section = DataSection(train=str(data), target=target, reference=reference)
-    say(f"{export_data(data, out, format, section):,} rows written to {out}")
+    say(export_data(data, out, format, section).text())
 
 
 @app.command("check")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from owlcap.config import DataSection
 from owlcap.data.formats import swift, verl_parquet
+from owlcap.data.outputs import check_output, other_formats
 from owlcap.data.rows import VIDEO_MARK, Row, scan_rows, write_rows
 from owlcap.errors import DataError
 from owlcap.types import Sample
@@ -18,30 +20,74 @@ from owlcap.types import Sample
 ROWS_AT_ONCE = 1024
 
 
-def export_data(data: Path, out: Path, format: str, section: DataSection | None = None) -> int:
-    """Write the rows of a JSONL for another trainer; the number of rows.
+@dataclass(slots=True)
+class ExportReport:
+    """What an export wrote, and what the other trainer has no place for."""
+
+    out: Path
+    beside: tuple[Path, ...]  # of another format, from before; as they were
+    num_rows: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)  # rows that have it, by what it is
+
+    def text(self) -> str:
+        """The report as lines."""
+        lines = [f"{self.num_rows:,} rows written to {self.out}"]
+        lines += [f"left out: {what} of {count:,} rows" for what, count in self.left_out.most_common()]
+        lines += [f"not of this export: {path} was there before, and is as it was" for path in self.beside]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """How one trainer's files are written."""
+
+    ending: str
+    write: Callable[[Path, Iterator[Sample]], None]
+    left_out: Callable[[Sample], Iterator[str]]
+
+
+def export_data(data: Path, out: Path, format: str, section: DataSection | None = None) -> ExportReport:
+    """Write the rows of a JSONL for another trainer.
 
     Args:
         format: "swift" or "verl".
         section: which caption is the answer and which the reference, as in training; None: the row's own.
 
     Raises:
-        DataError: another format, a bad row, or a file that cannot be written; `out` is then as it was.
+        DataError: another format or ending, OUT is DATA, a bad row, or a file that cannot be written; `out` is then as
+            it was.
     """
     if format not in EXPORTS:
         raise DataError(f"There is no export to {format!r}.", allowed=", ".join(EXPORTS), cure="mend --format")
-    count = 0
+    export = EXPORTS[format]
+    check_output(out, [data], export.ending)
+    beside = (path for path in other_formats(out) if not (data.exists() and path.samefile(data)))
+    report = ExportReport(out, tuple(beside))
 
     def samples() -> Iterator[Sample]:
-        nonlocal count
         for _, sample in scan_rows(data, section):
             if isinstance(sample, DataError):
                 raise sample
-            count += 1
+            report.num_rows += 1
+            report.left_out.update(export.left_out(sample))
             yield sample
 
-    EXPORTS[format](out, samples())
-    return count
+    export.write(out, samples())
+    return report
+
+
+def _no_place(sample: Sample) -> Iterator[str]:
+    """What neither trainer has a place for."""
+    if sample.overlays:
+        yield "overlays (the motion pathway is owlcap's own)"
+    if sample.facts:
+        yield "facts"
+
+
+def _no_place_in_swift(sample: Sample) -> Iterator[str]:
+    yield from _no_place(sample)
+    if sample.start_s is not None or sample.end_s is not None:
+        yield "the cut (start_s and end_s are in the file, but ms-swift shows its policy whole videos)"
 
 
 def _to_swift(out: Path, samples: Iterator[Sample]) -> None:
@@ -99,4 +145,7 @@ def _to_verl(out: Path, samples: Iterator[Sample]) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
-EXPORTS: dict[str, Callable[[Path, Iterator[Sample]], Any]] = {"swift": _to_swift, "verl": _to_verl}
+EXPORTS = {
+    "swift": Export(".jsonl", _to_swift, _no_place_in_swift),
+    "verl": Export(".parquet", _to_verl, _no_place),
+}

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from owlcap.errors import DataError
 
+ENDINGS = (".jsonl", ".parquet")  # of the formats that data commands write
+
 
 def check_output(out: Path, sources: Iterable[Path], ending: str, *, beside: Iterable[Path] = ()) -> None:
     """Find out before anything is read whether OUT can be the file to write.
@@ -36,3 +38,9 @@ def check_output(out: Path, sources: Iterable[Path], ending: str, *, beside: Ite
                     allowed="another file",
                     cure=f"choose another name for OUT; {source} stays as it is",
                 )
+
+
+def other_formats(out: Path) -> list[Path]:
+    """Files that are called as OUT is but for an ending of another format: of an earlier run, perhaps."""
+    others = (out.with_suffix(ending) for ending in ENDINGS if ending != out.suffix)
+    return [path for path in others if path.exists()]

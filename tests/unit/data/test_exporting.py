@@ -31,10 +31,13 @@ def data(tmp_path: Path) -> Path:
 def test_ms_swift_gets_a_marked_question_an_absolute_path_and_a_solution(data: Path) -> None:
     out = data.parent / "swift.jsonl"
 
-    count = export_data(data, out, "swift", DataSection(train=str(data), reference="full"))
+    report = export_data(data, out, "swift", DataSection(train=str(data), reference="full"))
 
     (row,) = [json.loads(line) for line in out.read_text().splitlines()]
-    assert count == 1
+    assert report.text() == (
+        f"1 rows written to {out}\n"
+        "left out: the cut (start_s and end_s are in the file, but ms-swift shows its policy whole videos) of 1 rows"
+    )
     assert row["messages"][0] == {"role": "user", "content": "What happens?<video>"}
     assert row["videos"] == [str(data.parent / "a.mp4")]
     assert row["solution"] == "A girl in red waves."
@@ -79,3 +82,38 @@ def test_an_unknown_export_names_the_known_ones(data: Path) -> None:
     with pytest.raises(DataError) as caught:
         export_data(data, data.parent / "out", "coco")
     assert caught.value.allowed == "swift, verl"
+
+
+@pytest.mark.parametrize(("format", "ending", "lost"), [("swift", "jsonl", 3), ("verl", "parquet", 2)])
+def test_what_a_format_has_no_place_for_is_counted(data: Path, format: str, ending: str, lost: int) -> None:
+    row = json.loads(data.read_text())
+    more = {"overlays": ["o/0.png"], "facts": [{"text": "shirt=red", "tag": "detail"}]}
+    write_rows(data, [row, {**row, "id": "b", **more}, {**row, "id": "c", "overlays": ["o/0.png"]}])  # type: ignore[list-item]
+
+    report = export_data(data, data.parent / f"out.{ending}", format)
+
+    assert len(report.left_out) == lost
+    assert "left out: overlays (the motion pathway is owlcap's own) of 2 rows" in report.text()
+    assert "left out: facts of 1 rows" in report.text()
+
+
+@pytest.mark.parametrize(("format", "ending"), [("swift", "parquet"), ("verl", "jsonl")])
+def test_an_export_has_the_ending_of_its_format(data: Path, format: str, ending: str) -> None:
+    with pytest.raises(DataError, match="does not end in"):
+        export_data(data, data.parent / f"out.{ending}", format)
+
+
+def test_an_export_is_never_written_over_its_data(data: Path) -> None:
+    before = data.read_bytes()
+    with pytest.raises(DataError, match="is the one that is read"):
+        export_data(data, data, "swift")
+    assert data.read_bytes() == before
+
+
+def test_a_file_of_an_earlier_export_to_another_format_is_named(data: Path) -> None:
+    export_data(data, data.parent / "train.jsonl", "swift")
+
+    report = export_data(data, data.parent / "train.parquet", "verl")
+
+    assert f"not of this export: {data.parent / 'train.jsonl'} was there before" in report.text()
+    assert export_data(data, data.with_suffix(".parquet"), "verl").beside == ()
