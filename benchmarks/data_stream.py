@@ -1,6 +1,6 @@
 """Memory and speed of a data set's iteration: rows that stay in their file against rows that are read into memory.
 
-    python benchmarks/data_stream.py [--rows 1000000] [--words 230] [--epochs 1]
+    python benchmarks/data_stream.py [--rows 1000000] [--words 230] [--ranks 8] [--read-all 100000]
 
 Synthetic rows with captions as long as HMD-270K's (216 to 244 words) are written, then iterated in shuffled order by
 one rank of `--ranks`, in a process of its own for each way. A stream stopped half-way is continued in another process
@@ -35,6 +35,11 @@ def main() -> None:
     parser.add_argument("--read-all", type=int, default=100_000, help="rows for read_rows, which keeps them all")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    least = {"rows": 10 * arguments.ranks, "words": 10, "ranks": 1, "read_all": arguments.ranks}
+    for name in ("ranks", "rows", "words", "read_all"):  # a tenth of the rows is measured too, and each rank takes some
+        if getattr(arguments, name) < least[name]:
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"argument {option}: {getattr(arguments, name)} is too few; allowed: {least[name]} or more")
     if arguments.child:
         way, path, ranks, start = arguments.child
         print(json.dumps(measure(way, Path(path), int(ranks), int(start))))

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -123,3 +125,13 @@ def test_joined_rows_are_counted_through(data: Path) -> None:
     assert joined[-1].id == "r1"
     with pytest.raises(IndexError):
         joined[13]
+
+
+@pytest.mark.parametrize("few", ["--rows=0", "--ranks=0", "--words=0", "--read-all=0"])
+def test_the_benchmark_refuses_too_few_of_anything(few: str) -> None:
+    script = Path(__file__).parents[3] / "benchmarks" / "data_stream.py"
+
+    ended = subprocess.run([sys.executable, str(script), few], capture_output=True, text=True)
+
+    assert ended.returncode == 2
+    assert f"argument {few.removesuffix('=0')}: 0 is too few; allowed: " in ended.stderr
