@@ -9,6 +9,7 @@ import openai
 from owlcap.config import JudgeSection
 
 MAX_MESSAGE = 300  # characters of a server's error message: some send whole pages
+START_SERVER = "start the judge's server, or correct rewards.judge.base_urls"
 CURES = {  # of a request that the server refuses, by what its message speaks of
     "context length": "lower rewards.judge.max_tokens or max_caption_words, or serve the model with a longer context",
     "max_tokens": "set rewards.judge.max_tokens=null, and the server's own name of it in rewards.judge.extra_body",
@@ -48,8 +49,7 @@ def server_fault(error: openai.OpenAIError, settings: JudgeSection, key: str) ->
     if isinstance(error, openai.APITimeoutError):
         return ServerFault(what, cure="raise rewards.judge.call_deadline_s: one try may take half of it")
     if isinstance(error, openai.APIConnectionError):
-        cure = "start the judge's server, or correct rewards.judge.base_urls"
-        return ServerFault(what, cure=cure, is_refused=_is_refused(error))
+        return ServerFault(what, cure=START_SERVER, is_refused=_is_refused(error))
     if not isinstance(error, openai.APIStatusError):
         return ServerFault(what, cure=None, retry=False, is_outage=False)
     return ServerFault(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,11 +20,10 @@ import stamina
 
 from owlcap.config import JudgeSection
 from owlcap.errors import ConfigError, JudgeError
-from owlcap.logging import get_logger
 from rewards.cache import Reply, ReplyCache, cache_key
 from rewards.chat import Answer, InvalidReply, Question, Usage
 from rewards.endpoints import Endpoint, Endpoints
-from rewards.faults import ServerFault, server_fault
+from rewards.faults import START_SERVER, ServerFault, server_fault
 from rewards.limits import RateLimiter
 from rewards.replies import encodable
 from rewards.slots import Slots
@@ -36,7 +36,6 @@ FIRST_OUTPUT_TOKENS = 300.0  # the same, for the first reply
 CHECK_S = 10.0  # for a server to list its models
 
 T = TypeVar("T")
-logger = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -125,17 +124,17 @@ class OpenAIChat:
         for url, client in self._open().endpoints.clients():
             where = f"judge {self._settings.model} at {url}"
             try:
-                listed = (await client.with_options(timeout=CHECK_S).models.list()).data
-            except openai.NotFoundError:
-                logger.warning("%s lists no models: that it has this one is not checked", where)
-                continue
+                models = await self._models_of(client)
             except openai.OpenAIError as error:
                 fault = server_fault(error, self._settings, self._key)
-                raise JudgeError(str(fault), where=where, cure=fault.cure) from None
+                # A time-out here is no matter of the questions' deadline, which its cure speaks of.
+                cure = None if isinstance(error, openai.APIConnectionError) else fault.cure
+                raise JudgeError(
+                    f"the judge's server cannot be asked: {fault}", where=where, cure=cure or START_SERVER
+                ) from None
             except (ValueError, RecursionError, AttributeError):
                 cure = "check rewards.judge.base_urls (most end in /v1)"
                 raise JudgeError("the server's list of models is not JSON", where=where, cure=cure) from None
-            models = sorted(str(getattr(model, "id", "")) for model in listed or ())
             if models and self._settings.model not in models:
                 raise JudgeError(
                     f'the server does not have the model "{self._settings.model}"',
@@ -153,6 +152,18 @@ class OpenAIChat:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await state.endpoints.close()
+
+    async def _models_of(self, client: openai.AsyncOpenAI) -> list[str]:
+        """What a server lists; nothing where it has no list, but answers a question of one token."""
+        try:
+            listed = (await client.with_options(timeout=CHECK_S).models.list()).data
+        except openai.NotFoundError:
+            with suppress(openai.BadRequestError, openai.UnprocessableEntityError):  # it is there, and wants other keys
+                await client.chat.completions.create(
+                    model=self._settings.model, messages=[{"role": "user", "content": "Hello."}], max_tokens=1
+                )
+            return []
+        return sorted(str(getattr(model, "id", "")) for model in listed or ())
 
     async def _look_up_or_ask(self, key: str, question: Question[T]) -> Answer[T]:
         known = await asyncio.to_thread(self._cache.get, key)

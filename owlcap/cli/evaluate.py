@@ -61,11 +61,17 @@ def captions(
     text_metrics: Annotated[
         bool, typer.Option("--text-metrics", help="BLEU, METEOR, ROUGE and CIDEr too (pip install 'owlcap\\[eval]').")
     ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """CSER and its parts by tag, length and repetition, with standard errors over clips; and caption metrics."""
     check_out(out)
     run = _rl_run(config, override or ())
-    from owlcap.evaluation.run import run_eval_captions
+    from owlcap.evaluation.run import plan_eval_captions, run_eval_captions
+
+    if dry_run:
+        counts = (num_clips, sampled, num_completions)
+        say(plan_eval_captions(source, data, *counts, config=run))
+        return
 
     if text_metrics:
         from owlcap.evaluation.benchmarks.coco import check_installed

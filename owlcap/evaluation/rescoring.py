@@ -176,7 +176,7 @@ def usage_line(usage: Usage) -> str:
 
 def plan_line(contents: Contents, num_calls: int) -> str:
     """What scoring would ask of judges, at most."""
-    texts = contents.num_characters / contents.num_captions
+    texts = contents.num_characters / max(1, contents.num_captions)
     tokens = round(num_calls * (texts + CHARACTERS_OF_INSTRUCTIONS) / CHARACTERS_A_TOKEN)
     return (
         f"{contents.num_groups} rows, {contents.num_captions} captions: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -12,11 +13,12 @@ from owlcap.config import ClusterSection, RewardsSection, RlRun
 from owlcap.errors import ConfigError, DataError
 from owlcap.evaluation.benchmarks.files import json_lines
 from owlcap.evaluation.report import CaptionReport, load_report, save_report
-from owlcap.evaluation.saved import text_id
+from owlcap.evaluation.saved import Contents, text_id
 from owlcap.evaluation.served import ServedPolicy, is_address
 from owlcap.types import Sample, SamplingSettings
 
 if TYPE_CHECKING:
+    from rewards.suite import RewardSuite
     from rollout.settings import RolloutEngineSettings
 
 CAPTION_ROWS = '{"id": "clip-1", "caption": "..."} on each line'
@@ -57,32 +59,78 @@ def run_eval_captions(
         ConfigError: settings that contradict each other, or no such source.
         DataError: data or captions that cannot be used, or do not belong together.
         ModelError, PlacementError, RolloutError, RewardError: the model, its engines or the rewards failed.
+        JudgeError: a judge's server is not there, before any caption is made.
     """
     from owlcap.evaluation.table import render_table
 
     _check(num_clips, sampled, num_completions)
     if msd and not Path(source).is_dir():
         raise ConfigError("only a model folder is decoded here", where=str(source), cure="leave out --msd")
+    _check_source(source)
     before = load_report(against) if against else None
     samples, sampling = _read_samples(data, config), _sampling(sampled, num_completions, config)
     if is_address(source):
         report = _evaluate_server(str(source), served_model, samples[:num_clips], sampling, config, progress)
     elif Path(source).is_file():
         report = _evaluate_file(Path(source), samples, num_clips, config)
-    elif Path(source).is_dir():
+    else:
         evaluate = partial(_evaluate_pairs, decoder=msd) if msd else _evaluate_model
         report = evaluate(Path(source), samples[:num_clips], sampling, config, progress)
-    else:
-        raise ConfigError(
-            "there is no such file or folder",
-            where=str(source),
-            allowed="a Hugging Face model folder, a .jsonl file of {id, caption} rows, a server's address (http...)",
-        )
     if out:
         save_report(report, out)
     if show:
         show(render_table(before, report) if before else render_table(report))
     return report
+
+
+def plan_eval_captions(
+    source: str | Path,
+    data: str | Path,
+    num_clips: int | None = None,
+    sampled: bool = False,
+    num_completions: int = 1,
+    *,
+    config: RlRun | None = None,
+) -> str:
+    """What `run_eval_captions` would ask of judges at most, in words; a model's captions are taken to be as long as
+    the references. No model and no judge is asked.
+
+    Raises:
+        ConfigError, DataError: as `run_eval_captions`.
+    """
+    from owlcap.evaluation.captions import check_known_ids
+    from owlcap.evaluation.rescoring import plan_line
+    from rewards.catalogue import judge_calls
+
+    _check(num_clips, sampled, num_completions)
+    _check_source(source)
+    samples = _read_samples(data, config)
+    chosen = samples[:num_clips]
+    if Path(source).is_file():
+        captions = read_captions(source)
+        check_known_ids(captions, samples)
+        chosen, num_completions = [sample for sample in chosen if sample.id in captions], 1
+        lengths = [len(captions[sample.id]) + len(sample.reference) for sample in chosen]
+    else:
+        lengths = [2 * len(sample.reference) for sample in chosen] * num_completions
+    contents = Contents(len(chosen), len(lengths), sum(lengths), ())
+    rewards = config.rewards if config else RewardsSection()
+    return plan_line(contents, judge_calls(rewards, len(lengths), len(chosen)))
+
+
+def _check_source(source: str | Path) -> None:
+    """A file, a model folder or an address, before anything else is read."""
+    if Path(source).is_dir():
+        from owlcap.models.load import check_folder
+
+        check_folder(Path(source))
+    elif not (Path(source).is_file() or is_address(source)):
+        raise ConfigError(
+            "there is no such file or folder",
+            where=str(source),
+            allowed="a Hugging Face model folder, a .jsonl file of {id, caption} rows, a server's address (http...)",
+            cure="correct the path",
+        )
 
 
 def _check(num_clips: int | None, sampled: bool, num_completions: int) -> None:
@@ -165,12 +213,11 @@ def _evaluate_server(
 ) -> CaptionReport:
     """Caption the clips by a served policy, scored in this process as they finish."""
     from owlcap.evaluation.captions import evaluate_with_pool
-    from rewards.suite import make_suite
 
     if config:
         sampling = replace(sampling, max_new_tokens=config.rollout.max_new_tokens)
     policy = ServedPolicy(address, served_model)
-    suite = make_suite(config.rewards if config else RewardsSection())
+    suite = _checked_suite(config)
     return evaluate_with_pool(policy, suite, samples, sampling, name=policy.model, progress=progress)
 
 
@@ -187,17 +234,32 @@ def _evaluate_pairs(
     from owlcap.evaluation.captions import evaluate_with_pool
     from owlcap.inference.caption_pairs import PairSource
     from owlcap.inference.synergy import check_pair_sampling, check_synergy
-    from rewards.suite import make_suite
 
     check_synergy(folder)
     check_pair_sampling(sampling)
     engine, _ = engine_and_cluster(folder.absolute(), config)
     engine = replace(engine, motion=engine.motion.model_copy(update={"enabled": True}))
     sampling = replace(sampling, max_new_tokens=engine.rollout.max_new_tokens)
-    suite = make_suite(config.rewards if config else RewardsSection())
+    suite = _checked_suite(config)
     return evaluate_with_pool(
         PairSource(engine, decoder), suite, samples, sampling, name=f"{folder.name} msd", progress=progress
     )
+
+
+def _checked_suite(config: RlRun | None) -> RewardSuite:
+    """The rewards; their judges' servers are there. Raises JudgeError."""
+    from rewards.suite import make_suite
+
+    suite = make_suite(config.rewards if config else RewardsSection())
+
+    async def check() -> None:
+        try:
+            await suite.check()
+        finally:
+            await suite.close()  # scoring opens it again, in another event loop
+
+    asyncio.run(check())
+    return suite
 
 
 def engine_and_cluster(folder: Path, config: RlRun | None) -> tuple[RolloutEngineSettings, ClusterSection]:

@@ -290,7 +290,7 @@ def check_folder(folder: Path) -> None:
             "the folder has no readable config.json",
             where=str(config),
             allowed="a Hugging Face checkpoint folder",
-            cure="download or export the folder again",
+            cure="download the folder again; of a run or its checkpoint: owlcap export FOLDER OUT, then take OUT",
         ) from error
     if model_type != MODEL_TYPE:
         raise ModelError(

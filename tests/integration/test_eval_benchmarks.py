@@ -119,8 +119,9 @@ def test_a_judge_that_fails_half_way_is_gone_on_with_and_nothing_is_paid_twice(
         second = load_result(tmp_path / "out")
         assert second.is_complete
         # Of each of the two: its events and the reference's events against it. That their events are checked against
-        # the reference was asked before, for the others' equal events. And once whether the server is there.
-        assert len(server.requests) - asked == 2 * 2 + 1
+        # the reference was asked before, for the others' equal events. And twice whether the server is there, which
+        # lists no models.
+        assert len(server.requests) - asked == 2 * 2 + 2
     finally:
         server.close()
 
@@ -169,6 +170,32 @@ def test_annotations_of_another_benchmark_are_refused(
     assert what in capsys.readouterr().err
 
 
-def test_a_model_needs_videos_and_a_folder(dream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate("http://127.0.0.1:9/v1", tmp_path, "dream1k", tmp_path, dream) == 2
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder that looks like a policy's."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    (folder / "model.safetensors").touch()
+    return folder
+
+
+def test_a_model_needs_videos_and_a_folder(dream: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("http://127.0.0.1:9/v1", model, "dream1k", model, dream) == 2
     assert "add --videos FOLDER" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_to_be_exported_first(dream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("http://127.0.0.1:9/v1", tmp_path, "dream1k", tmp_path, dream) == 2
+    assert "owlcap export FOLDER OUT" in capsys.readouterr().err
+
+
+def test_that_the_judge_is_not_there_is_told_once_and_before_a_model_works(
+    dream: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("dream1k", model, dream, "--videos", tmp_path, "--out", tmp_path / "out")
+    assert evaluate("http://127.0.0.1:9/v1", tmp_path, *arguments) == 2
+    told = capsys.readouterr().err
+    assert told.count("error: ") == told.count("judge lexical at http://127.0.0.1:9/v1") == 1
+    assert "correct rewards.judge.base_urls" in told
+    assert not any((tmp_path / "out").iterdir())

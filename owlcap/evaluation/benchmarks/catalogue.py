@@ -12,17 +12,21 @@ from owlcap.evaluation.benchmarks import dream1k, hmi_captions, hmi_qa, vdc
 from owlcap.evaluation.benchmarks.coco import check_installed
 from owlcap.evaluation.benchmarks.statistics import mean
 from owlcap.evaluation.benchmarks.text_metrics import text_figures
-from owlcap.evaluation.benchmarks.values import Benchmark, Case, Columns, Compute
+from owlcap.evaluation.benchmarks.values import Benchmark, Case, Columns, Compute, ItemScore
 
 CAPTIONS = "captions"  # the metrics of `owlcap eval captions`, which asks no judge here
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How values of one benchmark become figures. `official` equals `figures` where there is no published script."""
+    """How values of one benchmark become figures. `official` equals `figures` where there is no published script.
+
+    `splits` groups items in further ways; of those the figures of each group are shown, and none over all.
+    """
 
     figures: Compute
     official: Compute
+    splits: Callable[[Sequence[ItemScore]], list[list[ItemScore]]] = lambda scores: []
 
 
 def caption_figures(table: Columns) -> dict[str, float | None]:
@@ -32,7 +36,7 @@ def caption_figures(table: Columns) -> dict[str, float | None]:
 
 
 KINDS: dict[str, Kind] = {
-    dream1k.NAME: Kind(dream1k.figures, dream1k.official_figures),
+    dream1k.NAME: Kind(dream1k.figures, dream1k.official_figures, dream1k.splits),
     vdc.NAME: Kind(vdc.figures, vdc.official_figures),
     hmi_captions.NAME: Kind(hmi_captions.figures, hmi_captions.figures),
     hmi_qa.NAME: Kind(hmi_qa.figures, hmi_qa.figures),

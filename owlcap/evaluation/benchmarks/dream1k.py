@@ -5,6 +5,7 @@ evaluation/metrics/evaluate_dream_gpt.py).
     reference's events ? caption  1 call     recall    = entailed / all
     caption's events ? reference  1 call     precision = entailed / all
     mean recall and mean precision of each subset -> mean over subsets -> F1 of the two means
+    the same over all clips with so many subjects, shots or events, in the script's bins
 
 Everything is lower-cased before it is judged. The published script gives an empty list of events the ratio 1, so that
 a caption in which nothing happens has perfect precision. Ours is 0 for the caption's list, and leaves a clip without
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,23 @@ ALLOWED = (
     'rows of DREAM-1k.jsonl: {"idx", "dataset": "DREAM/...", "messages": [..., {"content": [{"reference"}]}], '
     '"extra_info": {"events": [...]}}'
 )
+BINS: Mapping[str, Mapping[str, float]] = {  # of the clip's counts: the bins' names and the largest count in each
+    "subjects": {"0-1": 1, "2": 2, "3": 3, "4+": np.inf},
+    "shots": {"0-1": 1, "2": 2, "3": 3, "4+": np.inf},
+    "events": {"0-3": 3, "4-5": 5, "6-7": 7, "8+": np.inf},
+}
 TOKENS_AN_EVENT = 40  # of a reply: the event, its relation and the reason
 
 
 @dataclass(frozen=True, slots=True)
 class DreamCase(Case):
-    """A clip of DREAM-1K with the events of its reference; None: they are to be extracted."""
+    """A clip of DREAM-1K with the events of its reference; None: they are to be extracted.
+
+    `counts` are the annotations' numbers of subjects, shots and events, as far as they are there.
+    """
 
     events: tuple[str, ...] | None = None
+    counts: tuple[tuple[str, int], ...] = ()
 
 
 def read_cases(path: Path) -> list[DreamCase]:
@@ -71,7 +81,9 @@ def _case(row: Mapping[str, Any], where: str) -> DreamCase:
         parts = [part for message in row["messages"] for part in message["content"]]
         references = [part["reference"] for part in parts if part.get("reference")]
         prompts = [part["text"] for part in parts if part.get("type") == "text" and part.get("text")]
-        events = row.get("extra_info", {}).get("events")
+        extra = row.get("extra_info", {})
+        events = extra.get("events")
+        counts = [(name, extra.get(f"n_{name}")) for name in BINS]
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError("the row has another form", where=where, allowed=ALLOWED) from error
     if not isinstance(id_, int | str) or isinstance(id_, bool) or len(references) != 1:
@@ -86,6 +98,7 @@ def _case(row: Mapping[str, Any], where: str) -> DreamCase:
         reference=str(references[0]),
         shared_id=str(id_),
         events=None if events is None else tuple(events),
+        counts=tuple((name, count) for name, count in counts if isinstance(count, int)),
     )
 
 
@@ -116,7 +129,7 @@ class Dream1k:
         )
         evidence = [Evidence(f"reference: {event}", found) for event, found in zip(truth_events, recalled, strict=True)]
         evidence += [Evidence(f"caption: {event}", found) for event, found in zip(said_events, precise, strict=True)]
-        values = {
+        values = {name: float(count) for name, count in case.counts} | {
             "reference_events": float(len(truth_events)),
             "reference_entailed": float(recalled.count("entailment")),
             "reference_contradicted": float(recalled.count("contradiction")),
@@ -189,6 +202,18 @@ def figures(table: Columns) -> dict[str, float | None]:
 def official_figures(table: Columns) -> dict[str, float | None]:
     """The script's: an empty list has ratio 1; F1 of two zeros is not a number."""
     return _aggregate(table, empty_recall=1.0, empty_precision=1.0, f1_of_zeros=None)
+
+
+def splits(scores: Sequence[ItemScore]) -> list[list[ItemScore]]:
+    """The items grouped anew by the bin of each count, such as "shots 2", as in the script's further tables."""
+    return [
+        [
+            replace(score, group=f"{name} {next(bin for bin, most in bins.items() if score.values[name] <= most)}")
+            for score in scores
+            if name in score.values
+        ]
+        for name, bins in BINS.items()
+    ]
 
 
 def _aggregate(

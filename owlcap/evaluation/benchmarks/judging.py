@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from owlcap.config import JudgeSection, RewardsSection
+from owlcap.config import JudgeSection, MonitorsSection, RewardsSection
 from owlcap.errors import JudgeError
 from owlcap.evaluation.benchmarks.values import Benchmark, C, Case, Cost, ItemScore
 from owlcap.evaluation.report import ClipProblem
@@ -36,6 +36,19 @@ def judge_texts(
     return asyncio.run(_judge_and_close(benchmark, cases, texts, settings, progress))
 
 
+def check_judge(settings: RewardsSection) -> None:
+    """Ask the judge's server whether it is there. Raises JudgeError."""
+
+    async def check() -> None:
+        judges = _judges(settings)
+        try:
+            await judges.check()
+        finally:
+            await judges.close()
+
+    asyncio.run(check())
+
+
 async def _judge_and_close(
     benchmark: Benchmark[C],
     cases: Sequence[C],
@@ -43,7 +56,7 @@ async def _judge_and_close(
     settings: RewardsSection,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[ItemScore], list[ClipProblem], Usage]:
-    judges = Judges(settings.model_copy(update={"panel": ()}))
+    judges = _judges(settings)
     model = judges.model
     present = [case for case in cases if case.id in texts]
     slots = asyncio.Semaphore(settings.judge.concurrency)
@@ -70,6 +83,11 @@ async def _judge_and_close(
     scores = [outcome for outcome in outcomes if isinstance(outcome, ItemScore)]
     failed = [outcome for outcome in outcomes if isinstance(outcome, ClipProblem)]
     return scores, failed, judges.usage
+
+
+def _judges(settings: RewardsSection) -> Judges:
+    """The run's own judge alone: benchmarks ask one model."""
+    return Judges(settings.model_copy(update={"panel": (), "monitors": MonitorsSection()}))
 
 
 def total_cost(benchmark: Benchmark[C], cases: Sequence[C], texts: Mapping[str, str]) -> Cost:

@@ -12,16 +12,17 @@ from pathlib import Path
 
 from owlcap.config import RewardsSection, RlRun
 from owlcap.errors import ConfigError
-from owlcap.evaluation.benchmarks.catalogue import CAPTIONS, KINDS, LOADERS, Loaded
+from owlcap.evaluation.benchmarks.catalogue import CAPTIONS, KINDS, LOADERS, Kind, Loaded
 from owlcap.evaluation.benchmarks.generating import TextSource, make_texts
-from owlcap.evaluation.benchmarks.judging import cost_line, judge_texts, missing_ids, total_cost
+from owlcap.evaluation.benchmarks.judging import check_judge, cost_line, judge_texts, missing_ids, total_cost
 from owlcap.evaluation.benchmarks.saving import RESULT_FILE, save_result
 from owlcap.evaluation.benchmarks.statistics import NUM_RESAMPLES, with_errors
 from owlcap.evaluation.benchmarks.text_metrics import add_text_values
 from owlcap.evaluation.benchmarks.texts import read_texts
-from owlcap.evaluation.benchmarks.values import BenchmarkResult, Case, ItemScore
+from owlcap.evaluation.benchmarks.values import BenchmarkResult, Case, Compute, Interval, ItemScore
 from owlcap.evaluation.report import CaptionReport, ClipProblem
 from owlcap.evaluation.served import is_address
+from owlcap.models.load import check_folder
 from rewards.chat import Usage
 
 PAGE_FILE = "index.html"
@@ -131,7 +132,7 @@ def make_result(
 ) -> BenchmarkResult:
     """A result from scored items: both kinds of figures, with standard errors."""
     kind = KINDS[benchmark]
-    figures = with_errors(scores, kind.figures, num_resamples)
+    figures = _all_figures(scores, kind, kind.figures, num_resamples)
     return BenchmarkResult(
         benchmark=benchmark,
         name=name,
@@ -139,13 +140,22 @@ def make_result(
         judge=judge,
         num_cases=len(scores) if num_cases is None else num_cases,
         figures=figures,
-        official=figures if kind.official is kind.figures else with_errors(scores, kind.official, num_resamples),
+        official=figures if kind.official is kind.figures else _all_figures(scores, kind, kind.official, num_resamples),
         scores=tuple(scores),
         missing=tuple(missing),
         failed=tuple(failed),
         notes=tuple(notes),
         usage=usage or Usage(),
     )
+
+
+def _all_figures(scores: Sequence[ItemScore], kind: Kind, compute: Compute, num_resamples: int) -> dict[str, Interval]:
+    """Over all items and by their groups, then by the groups of each split."""
+    found = with_errors(scores, compute, num_resamples)
+    for split in kind.splits(scores):
+        of_groups = with_errors(split, compute, num_resamples)
+        found |= {name: figure for name, figure in of_groups.items() if "/" in name}
+    return found
 
 
 def text_metrics_of(report: CaptionReport, num_resamples: int = NUM_RESAMPLES) -> BenchmarkResult:
@@ -203,6 +213,8 @@ def _made_texts(
             allowed="a .jsonl file of texts, a model folder, or the address of a server (http...)",
             cure="correct the path",
         )
+    if Path(plan.source).is_dir():
+        check_folder(Path(plan.source))
     if plan.videos is None:
         raise ConfigError("a model needs the benchmark's videos", where=plan.source, cure="add --videos FOLDER")
     if not plan.videos.is_dir():
@@ -214,4 +226,5 @@ def _made_texts(
     if dry_run:
         tell(f"{len(cases)} texts would be made by {plan.source}, then judged")
         return None, []
+    check_judge(plan.rewards)  # before a model works for hours
     return make_texts(source, cases, plan.out, progress)

@@ -36,8 +36,9 @@ def figure_sets(result: BenchmarkResult) -> list[tuple[str, Mapping[str, Interva
 
 
 def figure_rows(result: BenchmarkResult, figures: Mapping[str, Interval]) -> list[tuple[str, ...]]:
-    """A table: one row a group, or one a figure where there are no groups."""
+    """A table: one row a group, all together, and one row a group of every split; or a row a figure without groups."""
     sizes = Counter(score.group for score in result.scores)
+    split_sizes = Counter(score.group for split in KINDS[result.benchmark].splits(result.scores) for score in split)
     by_group: dict[str, dict[str, Interval]] = {}
     for name, figure in figures.items():
         group, slash, short = name.rpartition("/")
@@ -46,12 +47,12 @@ def figure_rows(result: BenchmarkResult, figures: Mapping[str, Interval]) -> lis
         rows = [(name, show_interval(figure), str(len(result.scores))) for name, figure in figures.items()]
         return [("figure", "value", "n"), *rows]
     names = list(dict.fromkeys(short for members in by_group.values() for short in members))
-    order = [group for group in by_group if group != OVERALL] + [OVERALL] * (OVERALL in by_group)
+    order = sorted(by_group, key=lambda group: (group in split_sizes, group == OVERALL))
     rows = [
         (
             group,
             *(show_interval(by_group[group].get(name)) for name in names),
-            str(len(result.scores) if group == OVERALL else sizes[group]),
+            str(len(result.scores) if group == OVERALL else sizes[group] or split_sizes[group]),
         )
         for group in order
     ]

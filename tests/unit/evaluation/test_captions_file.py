@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from owlcap.config import RlRun
+from owlcap.config_io import load_run
 from owlcap.errors import DataError
 from owlcap.evaluation.benchmarks.texts import read_texts
 from owlcap.evaluation.benchmarks.values import Case
-from owlcap.evaluation.run import read_captions
+from owlcap.evaluation.run import plan_eval_captions, read_captions
 from owlcap.evaluation.saved import read_groups
 
 
@@ -59,3 +62,41 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="not UTF-8"):
         read_captions(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "counts"),
+    [
+        ("captions.jsonl", "1 rows, 1 captions: at most 8 judge calls"),  # 4 of the run's judge, 4 of the held-out one
+        ("http://127.0.0.1:9/v1", "2 rows, 2 captions: at most 16 judge calls"),
+    ],
+)
+def test_a_plan_counts_the_calls_of_every_judge(tmp_path: Path, source: str, counts: str) -> None:
+    run = load_run(
+        "toy_grpo",
+        [
+            "data.reference=reference",
+            "rewards.judge.kind=openai",
+            "rewards.judge.model=m",
+            "rewards.monitors.held_out_judge.kind=openai",
+            "rewards.monitors.held_out_judge.model=n",
+            "rewards.monitors.held_out_share=1",
+        ],
+    )
+    assert isinstance(run, RlRun)
+    data = tmp_path / "data.jsonl"
+    rows = [
+        {
+            "id": id_,
+            "videos": [f"{id_}.mp4"],
+            "messages": [
+                {"role": "user", "content": "<video>What happens?"},
+                {"role": "assistant", "content": "A man waves."},
+            ],
+        }
+        for id_ in "ab"
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    captions = write(tmp_path, '{"id": "b", "caption": "A man runs."}')
+    given = captions if source == "captions.jsonl" else source
+    assert plan_eval_captions(given, data, config=run).startswith(counts)

@@ -319,27 +319,50 @@ def test_one_hanging_server_of_two_costs_no_answer(server: JudgeServer):
     [
         (Reply(json.dumps({"object": "list", "data": [{"id": "m"}, {"id": "n"}]})), None),
         (Reply(json.dumps({"object": "list", "data": []})), None),
-        (failure(404), None),
         (Reply(json.dumps({"object": "list", "data": [{"id": "n"}]})), 'does not have the model "m"'),
         (failure(401, "who?"), "AuthenticationError.*who"),
-        (failure(500), "InternalServerError"),
+        (failure(500), "InternalServerError(.|\n)*cure: start the judge's server, or correct rewards.judge.base_urls"),
         (Reply("<html>", headers={"content-type": "text/html"}), "not JSON"),
         (Reply('{"object": '), "not JSON"),
     ],
 )
 def test_check_asks_a_server_for_its_models(server: JudgeServer, listing: Reply, message: str | None):
     server.replies = [listing]
-    model = chat(server)
+    if message is None:
+        check(chat(server))
+    else:
+        with pytest.raises(JudgeError, match=message):
+            check(chat(server))
+    assert server.requests == [{"path": "/v1/models"}]
 
+
+@pytest.mark.parametrize("reply", [answer("Hello!"), failure(400, "max_tokens is unknown")])
+def test_check_asks_a_server_that_lists_no_models_one_question(server: JudgeServer, reply: Reply):
+    server.replies = [failure(404), reply]
+    check(chat(server))
+    assert [request.get("max_tokens") for request in server.requests] == [None, 1]
+
+
+def test_check_tells_that_nothing_is_found_at_an_address(server: JudgeServer):
+    server.replies = [failure(404)]
+    with pytest.raises(JudgeError, match=r"404(.|\n)*cure: check rewards.judge.model and base_urls"):
+        check(chat(server))
+
+
+def test_check_tells_a_server_that_hangs_by_its_address(server: JudgeServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("rewards.openai_chat.CHECK_S", 0.1)
+    server.replies = [Reply(hang=True)]
+    with pytest.raises(JudgeError, match="timed out") as error:
+        check(chat(server))
+    assert server.url in str(error.value.where)
+    assert error.value.cure == "start the judge's server, or correct rewards.judge.base_urls"
+
+
+def check(model: OpenAIChat) -> None:
     async def main() -> None:
         try:
             await model.check()
         finally:
             await model.close()
 
-    if message is None:
-        asyncio.run(main())
-    else:
-        with pytest.raises(JudgeError, match=message):
-            asyncio.run(main())
-    assert server.requests == [{"path": "/v1/models"}]
+    asyncio.run(main())

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from owlcap.errors import DataError, JudgeError
-from owlcap.evaluation.benchmarks.dream1k import Dream1k, DreamCase, figures, official_figures, read_cases
+from owlcap.evaluation.benchmarks.dream1k import Dream1k, DreamCase, figures, official_figures, read_cases, splits
+from owlcap.evaluation.benchmarks.run import make_result
+from owlcap.evaluation.benchmarks.showing import figure_rows
 from owlcap.evaluation.benchmarks.statistics import columns
 from owlcap.evaluation.benchmarks.values import ItemScore
 from rewards.chat import Question
@@ -123,11 +125,48 @@ def test_f1_of_two_zeros_is_no_number_in_the_script() -> None:
     assert figures(columns(scores))["f1"] == 0.0
 
 
+def test_clips_are_split_by_their_subjects_shots_and_events_in_the_scripts_bins() -> None:
+    one = item("1", "videvo", subjects=0, shots=2, events=3)
+    two = item("2", "youtube", subjects=4, shots=2, events=8)
+    three = item("3", "youtube", events=6)
+    assert [[(score.id, score.group) for score in split] for split in splits([one, two, three])] == [
+        [("1", "subjects 0-1"), ("2", "subjects 4+")],
+        [("1", "shots 2"), ("2", "shots 2")],
+        [("1", "events 0-3"), ("2", "events 8+"), ("3", "events 6-7")],
+    ]
+
+
+def test_the_figures_of_a_bin_are_over_its_clips_of_all_subsets_and_stand_below_all() -> None:
+    counts = {"reference_events": 2, "caption_events": 2, "caption_entailed": 1}
+    scores = [
+        item("1", "videvo", shots=1, reference_entailed=0, **counts),
+        item("2", "videvo", shots=1, reference_entailed=1, **counts),
+        item("3", "youtube", shots=1, reference_entailed=2, **counts),
+        item("4", "youtube", shots=3, reference_entailed=2, **counts),
+    ]
+    result = make_result("dream1k", "captions", scores, num_resamples=20)
+    assert result.figures["shots 0-1/recall"].value == pytest.approx((0 + 0.5 + 1) / 3)
+    assert result.figures["recall"].value == pytest.approx((0.25 + 1) / 2)  # what the subsets come to stays as it is
+    rows = figure_rows(result, result.figures)
+    assert [row[0] for row in rows] == ["", "videvo", "youtube", "all", "shots 0-1", "shots 3"]
+    assert [row[-1] for row in rows] == ["n", "2", "2", "4", "3", "1"]
+    assert rows[-1][1:4] == ("0.667", "1.000", "0.500")  # of one clip: without errors
+
+
 def test_rows_are_read_as_published(tmp_path: Path) -> None:
     row = dream_row(7, "youtube", "A man waves.", ["the man waves"])
     (case,) = read_cases(write_lines(tmp_path / "dream.jsonl", row, ""))
     assert (case.id, case.group, case.video, case.prompt) == ("7", "youtube", "7", "Describe the video in detail.")
-    assert (case.reference, case.events) == ("A man waves.", ("the man waves",))
+    assert (case.reference, case.events, case.counts) == ("A man waves.", ("the man waves",), ())
+
+
+def test_the_counts_of_a_clip_go_into_its_score(tmp_path: Path) -> None:
+    row = dream_row(7, "youtube", "A man waves.", ["the man waves"])
+    row["extra_info"] |= {"n_subjects": 1, "n_shots": 3, "n_events": None}
+    (case,) = read_cases(write_lines(tmp_path / "dream.jsonl", row))
+    score = judged(case, "The man waves.")
+    assert [(name, score.values[name]) for name in ("subjects", "shots")] == [("subjects", 1.0), ("shots", 3.0)]
+    assert "events" not in score.values
 
 
 @pytest.mark.parametrize(
