@@ -11,6 +11,8 @@ from owlcap.data.rows import read_rows
 from owlcap.evaluation.captions import GroupSource, evaluate_with_pool
 from owlcap.evaluation.report import CaptionReport, save_report
 from owlcap.evaluation.scoring import GroupScorerPool
+from owlcap.evaluation.table import count_line
+from owlcap.logging import get_logger
 from owlcap.metrics import MetricsWriter
 from owlcap.runs import RunDir
 from owlcap.types import Sample, SamplingSettings
@@ -18,6 +20,9 @@ from rl.collect import scoring_deadline
 from rl.state import sampling_seed
 
 SAMPLED_STEP = -1  # seeds of sampled evaluation: the same draws at every evaluation, and no training step's
+SHOWN = ("reward", "cser", "f1")  # in the log
+
+logger = get_logger(__name__)
 
 
 class Evaluator:
@@ -65,4 +70,16 @@ class Evaluator:
             pool, scorer, self._samples, sampling, name=f"{prefix} step {step}", deadline_s=deadline_s
         )
         metrics.log(step, {**report.scalars(), f"seconds/{prefix}": time.perf_counter() - started}, prefix=prefix)
+        self._tell(report)
         return report
+
+    def _tell(self, report: CaptionReport) -> None:
+        """Log the figures and what they rest on; a warning where more clips than may be bad gave no caption."""
+        figures = report.scalars()
+        shown = "  ".join(f"{name} {figures[name]:.3f}" for name in SHOWN if name in figures)
+        logger.info("%s, %d of %d clips: %s", report.name, report.num_scored, report.num_clips, shown)
+        allowed = self._cfg.data.max_bad_rows_share
+        if report.num_failed > allowed * report.num_clips:
+            logger.warning("%s; data.max_bad_rows_share is %g", count_line(report), allowed)
+        elif report.failed or report.unscored:
+            logger.info(count_line(report))

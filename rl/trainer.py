@@ -324,10 +324,7 @@ class _Trainer:
         self._wake_engines()
         actors = self.actors
         source = self.pipeline.source
-        report = self.pipeline.run(lambda: self.evaluator.run(source, actors.rewards, self.run_dir, metrics, step))
-        figures = report.scalars()
-        shown = "  ".join(f"{name} {figures[name]:.3f}" for name in ("reward", "cser", "f1") if name in figures)
-        logger.info("evaluation after step %d, %d clips: %s", step, report.num_scored, shown)
+        self.pipeline.run(lambda: self.evaluator.run(source, actors.rewards, self.run_dir, metrics, step))
 
     def _log_usage(self) -> None:
         usage = self.actors.rewards.usage()

@@ -13,7 +13,7 @@ def render_table(report: CaptionReport, after: CaptionReport | None = None) -> s
     if after is None:
         header = ("figure", report.name, "n")
         rows = [(name, show_figure(figure), str(figure.num_clips)) for name, figure in report.figures.items()]
-        return "\n".join([*align([header, *rows]), _counts(report)])
+        return "\n".join([*align([header, *rows]), count_line(report)])
     header = ("figure", report.name, after.name, "difference", "n")
     rows = []
     for name in dict.fromkeys([*report.figures, *after.figures]):
@@ -22,7 +22,7 @@ def render_table(report: CaptionReport, after: CaptionReport | None = None) -> s
         difference = show_figure(shared, signed=True) if shared else "-"
         count = str(shared.num_clips) if shared else "0"
         rows.append((name, show_figure(first), show_figure(second), difference, count))
-    return "\n".join([*align([header, *rows]), _counts(report), _counts(after)])
+    return "\n".join([*align([header, *rows]), count_line(report), count_line(after)])
 
 
 def show_figure(figure: Figure | None, *, signed: bool = False) -> str:
@@ -50,13 +50,14 @@ def align(rows: list[tuple[str, ...]]) -> list[str]:
     return lines
 
 
-def _counts(report: CaptionReport) -> str:
-    """How many clips the figures rest on, and the first clips they do not."""
+def count_line(report: CaptionReport) -> str:
+    """How many clips the figures rest on, and the first clips they do not, with the reasons."""
     line = (
         f"{report.name}: {report.num_scored} of {report.num_clips} clips scored, {report.num_failed} without caption, "
         f"{report.num_unscored} unscored"
     )
-    problems = [f"{problem.id} ({problem.reason})" for problem in (*report.failed, *report.unscored)]
+    reasons = [(problem.id, problem.reason.split("\n")[0]) for problem in (*report.failed, *report.unscored)]
+    problems = [f"{id_} ({reason})" for id_, reason in reasons]
     if not problems:
         return line
     more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""

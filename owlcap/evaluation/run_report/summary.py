@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from owlcap.evaluation.pages import duration, number
 from owlcap.evaluation.run_report.reading import Point, RunContents
-from owlcap.evaluation.table import show_figure
+from owlcap.evaluation.table import count_line, show_figure
 
 EDGE = 0.1  # the share of a run's steps that "at first" and "at last" are the mean of
 HELD_OUT = ("reward", "cser", "correctness", "completeness", "f1", "motion_f1", "detail_f1", "length_words")
@@ -40,6 +40,7 @@ class EvaluationTable:
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    lost: tuple[str, ...] = ()  # a line a report some of whose clips have no figures: which, and why
 
 
 def summary(contents: RunContents) -> Summary:
@@ -93,9 +94,9 @@ def evaluation_tables(contents: RunContents) -> tuple[EvaluationTable, ...]:
             for step, report in reports
         ]
         if rows:
-            tables.append(
-                EvaluationTable(title, ("step", *(name.replace("_", " ") for name in names), "clips"), tuple(rows))
-            )
+            header = ("step", *(name.replace("_", " ") for name in names), "clips")
+            lost = tuple(count_line(report) for _, report in reports if report.num_scored < report.num_clips)
+            tables.append(EvaluationTable(title, header, tuple(rows), lost))
     return tuple(tables)
 
 

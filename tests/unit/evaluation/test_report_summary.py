@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from owlcap.evaluation.report import ClipProblem, ClipRow, make_report, save_report
 from owlcap.evaluation.run_report.reading import read_run
-from owlcap.evaluation.run_report.summary import summary
+from owlcap.evaluation.run_report.summary import evaluation_tables, summary
+from owlcap.runs import RunDir
 
 RL = {"kind": "rl", "num_steps": 4, "num_epochs": 1}
 BY_EPOCHS = {"kind": "rl", "num_steps": None, "num_epochs": 2}
@@ -45,3 +47,19 @@ def test_a_run_without_its_model_has_not_finished(tmp_path: Path) -> None:
 
 def test_of_unknown_settings_the_model_tells(tmp_path: Path) -> None:
     assert state(tmp_path, {}, 4, model=True) == "finished"
+
+
+def test_the_table_of_held_out_figures_says_which_clips_are_not_in_it(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.evaluations.mkdir()
+    row = ClipRow("a", ("a man",), "a man", {"reward": 1.0})
+    save_report(make_report("eval step 0", [row]), run.evaluation_file(0))
+    lost = [ClipProblem("b", "VideoError: the file is empty")]
+    save_report(make_report("eval step 5", [row], failed=lost), run.evaluation_file(5))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(RL))
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 5}) + "\n")
+    (table,) = evaluation_tables(read_run(tmp_path))
+    assert [cells[-1] for cells in table.rows] == ["1/1", "1/2"]
+    (told,) = table.lost
+    assert told.startswith("eval step 5: 1 of 2 clips scored")
+    assert told.endswith("b (VideoError: the file is empty)")
