@@ -2,8 +2,8 @@
 
 A line of rollouts/step_*.jsonl is one prompt:
 
-    {"step": 3, "id": "clip-7", "video": ..., "start_s": null, "end_s": null, "reference": ..., "policy_version": 2,
-     "failure": null, "completions": [
+    {"step": 3, "id": "clip-7", "video": ..., "start_s": null, "end_s": null, "overlays": [], "reference": ...,
+     "policy_version": 2, "failure": null, "completions": [
         {"text": "A man waves.", "num_tokens": 4, "finish_reason": "stop", "reward": 1.7, "advantage": 0.4,
          "metrics": {"cser": 1.5, ...}, "unscored": null,
          "parts": {"cser": {"value": 1.5, "judgements": [
@@ -71,6 +71,7 @@ class GroupRow:
     failure: str | None = None
     start_s: float | None = None  # the part of the video that is meant
     end_s: float | None = None
+    overlays: tuple[str, ...] = ()  # the sample's picture files; shown to the policy where motion.enabled is set
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +235,7 @@ def _group_row(item: ScoredGroup, advantages: Sequence[float | None], step: int)
         completions=tuple(_completion_row(one, score, advantage) for one, score, advantage in triples),
         start_s=group.sample.start_s,
         end_s=group.sample.end_s,
+        overlays=group.sample.overlays,
     )
 
 
@@ -263,4 +265,5 @@ def _failed_row(failure: RolloutFailure, step: int) -> GroupRow:
         failure=f"{failure.error}: {failure.reason}",
         start_s=sample.start_s,
         end_s=sample.end_s,
+        overlays=sample.overlays,
     )

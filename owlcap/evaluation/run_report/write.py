@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment
 from markupsafe import Markup
 
-from owlcap.config import CacheSection, VideoSection
+from owlcap.config import CacheSection, MotionSection, VideoSection
 from owlcap.errors import ConfigError
 from owlcap.evaluation.pages import environment, render_page, write_page
 from owlcap.evaluation.run_report.choosing import KINDS, Chosen, choose_groups, spread_out
@@ -116,10 +116,12 @@ def _groups(
     replies = _replies(contents, [one for _, one in chosen], problems)
     video, problem = section_of(contents, VideoSection, "video")
     problems += [problem] if problem else []
+    motion, problem = section_of(contents, MotionSection, "motion")
+    problems += [problem] if problem else []
     cards: list[tuple[int, int, Markup]] = []
     room = options.max_mib * MIB
     template = env.get_template("group.html.j2")
-    reader = FrameReader(video) if options.frames and chosen else None
+    reader = FrameReader(video, motion) if options.frames and chosen else None
     try:
         for number, (place, one) in enumerate(chosen):
             strip = reader.strip(one.row) if reader else Strip(())

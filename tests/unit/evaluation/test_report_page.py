@@ -11,6 +11,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
+from PIL import Image
 
 from owlcap.cli import main
 from owlcap.evaluation.run_report import ReportOptions, parse_steps, write_run_report
@@ -69,6 +71,25 @@ def test_every_chosen_group_has_its_captions_and_frames(page: Read) -> None:
     pictures = [attributes["src"] or "" for tag, attributes in page.elements if tag == "img"]
     assert len(pictures) == 3 * 3 * 6
     assert all(source.startswith("data:image/jpeg;base64,") for source in pictures)
+
+
+@pytest.mark.parametrize(("enabled", "shown"), [(True, ["overlay 1 of 2", "overlay 2 of 2"]), (False, [])])
+def test_overlays_stand_beside_the_frames_where_the_policy_sees_them(
+    run: RunDir, tmp_path: Path, enabled: bool, shown: list[str]
+) -> None:
+    Image.new("RGB", (56, 84)).save(tmp_path / "0.png")
+    rows = [json.loads(line) for line in run.rollouts_file(1).read_text().splitlines()]
+    rows[0]["overlays"] = [str(tmp_path / "0.png")] * 2
+    rows[1]["overlays"] = ["/nowhere/0.png"]
+    run.rollouts_file(1).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = yaml.safe_load(run.config_file.read_text())
+    settings["motion"]["enabled"] = enabled
+    run.config_file.write_text(yaml.safe_dump(settings))
+    page = read(write_run_report(run.path, options=ReportOptions(parse_steps("1"))).path)
+    pictures = [attributes["alt"] or "" for tag, attributes in page.elements if tag == "img"]
+    assert [alt for alt in pictures if alt.startswith("overlay")] == shown
+    assert ("No overlays: the overlay cannot be read" in page.text) == enabled
+    assert len(pictures) == 3 * 6 + len(shown)
 
 
 def test_captions_are_ordered_by_reward_and_the_unscored_come_last(page: Read) -> None:

@@ -133,12 +133,12 @@ def test_every_prompt_has_a_row_in_order(tmp_path: Path) -> None:
     assert second["completions"] == []
 
 
-def test_a_row_says_which_part_of_the_video_was_shown(tmp_path: Path) -> None:
-    part = replace(sample("a"), start_s=1.5, end_s=4.0)
+def test_a_row_says_which_part_of_the_video_and_which_overlays_were_shown(tmp_path: Path) -> None:
+    part = replace(sample("a"), start_s=1.5, end_s=4.0, overlays=("0.png", "1.png"))
     shown = ScoredGroup(RolloutGroup(part, (completion(2),), num_prompt_tokens=10), (reward(1.0),))
     write_rows(assemble([shown, RolloutFailure(part, "VideoError", "")], GRPO, step=1).rows, tmp_path / "rows.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert [(row["start_s"], row["end_s"]) for row in rows] == [(1.5, 4.0), (1.5, 4.0)]
+    assert [(row["start_s"], row["end_s"], row["overlays"]) for row in rows] == [(1.5, 4.0, ["0.png", "1.png"])] * 2
 
 
 def test_a_logged_caption_carries_the_evidence_of_every_reward(tmp_path: Path) -> None:
