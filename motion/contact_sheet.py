@@ -66,7 +66,7 @@ def contact_sheet(folder: Path, min_confidence: float) -> Image.Image:
 
 
 def _headline(record: MotionRecord) -> str:
-    people = f"{record.most_people} {'person' if record.most_people == 1 else 'people'} at most"
+    people = f"{_people(record.most_people)} at most"
     return (
         f"{Path(record.video).name}: {record.num_frames} frames looked at, poses from {record.source}, {people}, "
         f"main person in {record.present_share:.0%}"
@@ -76,7 +76,11 @@ def _headline(record: MotionRecord) -> str:
 def _notes(record: MotionRecord, column: int) -> tuple[str, str]:
     index, error = record.frame_indices[column], record.error_px[column]
     found = "no body" if not record.drawn[column] else "source's body" if error is None else f"{error:.1f} px off"
-    return f"frame {index} ({index / record.fps:.2f} s)", f"{record.num_people[column]} people, {found}"
+    return f"frame {index} ({index / record.fps:.2f} s)", f"{_people(record.num_people[column])}, {found}"
+
+
+def _people(count: int) -> str:
+    return f"{count} {'person' if count == 1 else 'people'}"
 
 
 def _draw_pose(

@@ -6,7 +6,7 @@ import json
 import logging
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import ray.data
 from motion.actor import MotionActor, plug_ins
 from motion.extract import Extracted, MotionFailure, MotionResult
 from owlcap.config_motion import MotionSection
-from owlcap.data.rows import write_rows
+from owlcap.data.rows import scan_rows, write_rows
 from owlcap.errors import DataError, OwlcapError, PlacementError
 from owlcap.types import Sample
 
@@ -35,6 +35,10 @@ class ExtractReport:
         """Of each clip that failed, once."""
         return list({id(r): r for r in self.results.values() if isinstance(r, MotionFailure)}.values())
 
+    def with_failures(self, failures: Sequence[MotionFailure]) -> ExtractReport:
+        """The same with rows that could not even be read."""
+        return ExtractReport({**self.results, **{failure.sample.id: failure for failure in failures}})
+
     def summary(self) -> list[str]:
         """Lines for the terminal: clips, key frames, people, failures by kind."""
         clips = list({id(r): r for r in self.results.values()}.values())
@@ -50,6 +54,25 @@ class ExtractReport:
         if kinds:
             lines.append(f"{sum(kinds.values())} failed: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}")
         return lines
+
+
+def read_clips(data: Path) -> tuple[dict[int, Sample], list[MotionFailure]]:
+    """The clips of a data file by line number, and its bad rows as failures that are named after their lines.
+
+    Raises:
+        DataError: the file cannot be read, or has no good row.
+    """
+    clips: dict[int, Sample] = {}
+    bad: dict[int, DataError] = {}
+    for number, row in scan_rows(data, clips_only=True):
+        if isinstance(row, DataError):
+            bad[number] = row
+        else:
+            clips[number] = row
+    if not clips:
+        raise next(iter(bad.values()), DataError("the data file has no rows", where=str(data)))
+    lines = {number: Sample(f"{data.name}:{number}", "", "", "", "") for number in bad}
+    return clips, [MotionFailure(lines[number], type(error).__name__, str(error)) for number, error in bad.items()]
 
 
 def extract_data(samples: Sequence[Sample], motion: MotionSection, progress: Progress | None = None) -> ExtractReport:
@@ -114,21 +137,24 @@ def _check_place(motion: MotionSection) -> None:
             )
 
 
-def write_with_overlays(data: Path, report: ExtractReport, samples: Iterable[Sample], out: Path) -> None:
-    """Copy a data file with the key `overlays` in each row that has them; relative paths of videos become absolute.
+def write_with_overlays(data: Path, report: ExtractReport, clips: Mapping[int, Sample], out: Path) -> None:
+    """Copy rows with the key `overlays` in each that has them; relative paths of videos become absolute.
+
+    Args:
+        clips: by line number; other lines are left out.
 
     Raises:
         DataError: a file cannot be read or written.
     """
     try:
-        lines = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = data.read_bytes().split(b"\n")
     except OSError as error:
         raise DataError(f"the data file cannot be read: {error.strerror}", where=str(data)) from error
     rows: list[Any] = []
-    for row, sample in zip(lines, samples, strict=True):
+    for number, sample in clips.items():
         result = report.results[sample.id]
         made = [str(path) for path in result.overlays] if isinstance(result, Extracted) else []
-        row = {**row, "videos": [str(Path(sample.video).absolute())]}
+        row = {**json.loads(lines[number - 1]), "videos": [str(Path(sample.video).absolute())]}
         row.pop("overlays", None)
         rows.append({**row, "overlays": made} if made else row)
     write_rows(out, rows)

@@ -36,24 +36,27 @@ def extract(
 ) -> None:
     """Find poses in every clip of a data set, choose key frames and draw the body on them.
 
-    What was done before is found in the cache. Exit code 1: some clips failed; they are listed, and in
-    OUT.failures.jsonl.
+    Rows need no captions. What was done before is found in the cache. Exit code 1: some clips failed, or rows
+    could not be read; they are listed, and in OUT.failures.jsonl.
     """
     from owlcap.config import ClusterSection
     from owlcap.config_io import load_motion
-    from owlcap.data.rows import read_rows
 
     target = out or data.with_suffix(".motion.jsonl")
     check_out(target)
     motion = load_motion(config, overrides or ())
-    samples = read_rows(data)
     _check_packages()
-    from motion.dataset import extract_data, write_failures, write_with_overlays
+    from motion.cache import MotionCache
+    from motion.dataset import extract_data, read_clips, write_failures, write_with_overlays
     from owlcap.training.cluster import start_ray
+    from owlcap.training.interrupt import ends_on_signals
 
-    with start_ray(ClusterSection()), progress_bar("extracting") as progress:
-        report = extract_data(samples, motion, progress)
-    write_with_overlays(data, report, samples, target)
+    clips, bad = read_clips(data)
+    kept = f"clips that are done stay in {MotionCache(motion).root}; the same command goes on from there"
+    with ends_on_signals(kept) as stop, start_ray(ClusterSection()), progress_bar("extracting") as progress:
+        stop.arm()
+        report = extract_data(list(clips.values()), motion, progress).with_failures(bad)
+    write_with_overlays(data, report, clips, target)
     for line in report.summary():
         say(line)
     say(f"data with overlays: {target}")

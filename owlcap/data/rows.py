@@ -102,9 +102,12 @@ def read_rows(path: str | Path, data: DataSection | None = None, *, check_files:
 
 
 def scan_rows(
-    path: str | Path, data: DataSection | None = None, *, check_files: bool = False
+    path: str | Path, data: DataSection | None = None, *, check_files: bool = False, clips_only: bool = False
 ) -> Iterator[tuple[int, Sample | DataError]]:
     """Each row's line number with its sample, or with the error of a bad one. One row is in memory at a time.
+
+    Args:
+        clips_only: look at ids, videos and times alone; rows may lack questions and captions, and samples do.
 
     Raises:
         DataError: the file cannot be read, or has no rows.
@@ -121,7 +124,7 @@ def scan_rows(
                     continue
                 num_rows += 1
                 try:
-                    sample = parse_row(line, path, number, data, check_files=check_files)
+                    sample = parse_row(line, path, number, data, check_files=check_files, clips_only=clips_only)
                     if sample.id in lines_of_ids:
                         raise DataError(
                             f"The id {sample.id!r} is used twice.",
@@ -144,14 +147,17 @@ def scan_rows(
         ) from error
 
 
-def parse_row(line: bytes, path: Path, number: int, data: DataSection, *, check_files: bool = False) -> Sample:
-    """The sample of one line, which is line `number` of the file at `path`.
+def parse_row(
+    line: bytes, path: Path, number: int, data: DataSection, *, check_files: bool = False, clips_only: bool = False
+) -> Sample:
+    """The sample of one line, which is line `number` of the file at `path`; its clip alone with `clips_only`.
 
     Raises:
         DataError: the row is bad; a VideoError where `check_files` misses its video.
     """
     where = f"{path}:{number}"
-    return _RowReader(_parse_line(line, where), where, path, number).sample(data, check_files)
+    reader = _RowReader(_parse_line(line, where), where, path, number)
+    return reader.clip(check_files) if clips_only else reader.sample(data, check_files)
 
 
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
@@ -213,6 +219,10 @@ class _RowReader:
 
     def __init__(self, row: Mapping[str, Any], where: str, path: Path, number: int) -> None:
         self.row, self.where, self.path, self.number = row, where, path, number
+
+    def clip(self, check_files: bool) -> Sample:
+        start_s, end_s = self._seconds()
+        return Sample(self._id(), self._video(check_files), "", "", "", start_s=start_s, end_s=end_s)
 
     def sample(self, data: DataSection, check_files: bool) -> Sample:
         prompt, answer = self._messages()
