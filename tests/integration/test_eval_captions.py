@@ -69,7 +69,7 @@ def test_captions_of_another_data_set_are_refused(world: ToyWorld, tmp_path: Pat
 
 
 def test_a_source_that_is_neither_model_nor_file_is_told(world: ToyWorld, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such model folder or captions file"):
+    with pytest.raises(ConfigError, match="there is no such file or folder"):
         run_eval_captions(tmp_path / "nowhere", world.test)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from owlcap.config import RlRun
 from owlcap.config_io import load_run
 from owlcap.errors import ConfigError
 from owlcap.models.attention import chosen_attention
-from rl.placement import render_plan
+from rl.placement import plan
 
 
 @pytest.mark.parametrize(("on_gpu", "expected"), [(True, "flex"), (False, "sdpa")])
@@ -23,5 +24,10 @@ def test_what_needs_a_gpu_is_refused_for_learners_on_cpus(setting: str) -> None:
 
 
 def test_the_plan_says_which_will_be_used() -> None:
-    assert "SDPA attention in two calls" in render_plan(load_run("toy_grpo", []))  # type: ignore[arg-type]
-    assert "FlexAttention with a block mask" in render_plan(load_run("qwen2_5_vl_7b_grpo", []))  # type: ignore[arg-type]
+    for name, told in (
+        ("toy_grpo", "SDPA attention in two calls"),
+        ("qwen2_5_vl_7b_grpo", "FlexAttention with a block mask"),
+    ):
+        run = load_run(name)
+        assert isinstance(run, RlRun)
+        assert told in plan(run).actors[0].does
