@@ -143,6 +143,9 @@ Config = Annotated[str | None, typer.Option(help="A YAML of the pipelines' setti
 Override = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; wins over --config.")
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check the files, say what asking models would cost, and stop.")
+]
 
 
 @app.command("fuse")
@@ -152,6 +155,7 @@ def fuse(
     config: Config = None,
     override: Override = None,
     video_root: Annotated[Path | None, typer.Option(help="Where relative video paths start.")] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Motion-Detail Fusion: a motion caption of each clip, completed with details by a general model."""
     from owlcap.config_io import load_data_run
@@ -161,7 +165,10 @@ def fuse(
 
     run = load_data_run(config, override or ())
     with progress_bar("captioning") as progress:
-        done, path = fuse(read_clips(clips, video_root), out, run, progress)
+        made = fuse(read_clips(clips, video_root), out, run, progress, say=say, dry_run=dry_run)
+    if made is None:
+        return
+    done, path = made
     say(f"{done_text(done)}\nwritten   {path}")
     if done.failures:
         raise typer.Exit(PROBLEMS_FOUND)
@@ -173,6 +180,7 @@ def examine(
     out: Annotated[Path, typer.Argument(help="The folder to write, or to continue.")],
     config: Config = None,
     override: Override = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Fine-Grained Examination: keep the captions whose units the video supports; report and data card."""
     from owlcap.config_io import load_data_run
@@ -180,7 +188,9 @@ def examine(
 
     run = load_data_run(config, override or ())
     with progress_bar("verifying") as progress:
-        report = examine(fused, out, run, progress)
+        report = examine(fused, out, run, progress, say=say, dry_run=dry_run)
+    if report is None:
+        return
     say(f"{report.text()}\nwritten     {out / 'train.jsonl'}")
     if report.num_failed:
         raise typer.Exit(PROBLEMS_FOUND)
@@ -193,6 +203,7 @@ def hmi(
     config: Config = None,
     override: Override = None,
     video_root: Annotated[Path | None, typer.Option(help="Where relative video paths start.")] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Human motion data: segments of one person who moves, captions on three levels, questions; report and card."""
     from owlcap.config_io import load_data_run
@@ -201,7 +212,9 @@ def hmi(
 
     run = load_data_run(config, override or ())
     with progress_bar("clips") as progress:
-        report = make_hmi(read_clips(clips, video_root), out, run, progress)
+        report = make_hmi(read_clips(clips, video_root), out, run, progress, say=say, dry_run=dry_run)
+    if report is None:
+        return
     say(f"{report.text()}\nwritten     {out / 'train.jsonl'}")
     if report.num_videos_failed or report.num_failed:
         raise typer.Exit(PROBLEMS_FOUND)

@@ -44,3 +44,18 @@ def other_formats(out: Path) -> list[Path]:
     """Files that are called as OUT is but for an ending of another format: of an earlier run, perhaps."""
     others = (out.with_suffix(ending) for ending in ENDINGS if ending != out.suffix)
     return [path for path in others if path.exists()]
+
+
+def refuse_other_formats(out: Path) -> None:
+    """Find out before a pipeline starts whether its folder holds its file in another format, which would grow stale.
+
+    Raises:
+        DataError: it does.
+    """
+    for other in other_formats(out):
+        raise DataError(
+            f"The folder holds {other.name} of an earlier run, and {out.name} is to be written beside it.",
+            where=str(other),
+            allowed="one format in a folder, so that no file is out of date",
+            cure=f"move or delete it (what is done is not done again), or set output={other.suffix[1:]}",
+        )

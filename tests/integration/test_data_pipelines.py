@@ -59,6 +59,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
             kinds = dict(server.kinds)
             report = examine(root / "fused", root / "hmd", run.model_copy(update={"output": "parquet"}))
             hmi = make_hmi(clips, root / "hmi", run)
+            assert report is not None
+            assert hmi is not None
         assert not ray.is_initialized()
     rows = [json.loads(line) for line in world.train.read_text().splitlines()]
     return Made(root, rows, report, hmi, asked_first, kinds)

@@ -15,12 +15,15 @@ from typing import Any
 from owlcap.config_data import DataPipelineRun
 from owlcap.data.hmd.fusion import COLUMNS as FUSED_COLUMNS
 from owlcap.data.hmd.report import ExaminationReport, write_card
+from owlcap.data.outputs import refuse_other_formats
 from owlcap.data.pipeline.clips import Clip
+from owlcap.data.pipeline.estimate import Calls, estimate
 from owlcap.data.pipeline.journal import key_of
 from owlcap.data.pipeline.output import NUMBER, TEXT, TRUTH, UNITS_TYPE, read_records, write_records
-from owlcap.data.pipeline.run import Progress, run_step
+from owlcap.data.pipeline.run import Progress, Say, pending, run_step
 from owlcap.data.pipeline.step import Tools, asked, template_of
 from owlcap.data.rows import VIDEO_MARK, Row, write_rows
+from owlcap.data.text_file import no_rows
 from owlcap.errors import DataError
 from owlcap.types import Label, Unit
 from rewards.chat import Media, Question
@@ -37,6 +40,7 @@ from rewards.templates import PromptTemplate, load_template, numbered, quoted
 from rewards.text import words
 
 MODELS = ("examiner",)
+NEEDED = ("id", "video", "motion_caption", "fused_caption", "motion_model", "general_model", "prompts")
 COLUMNS = {
     **FUSED_COLUMNS,
     "units": UNITS_TYPE,
@@ -107,40 +111,72 @@ class Examination:
         return (await self._tools.model("examiner").ask(question)).value
 
 
-def examine(fused: Path, out: Path, run: DataPipelineRun, progress: Progress | None = None) -> ExaminationReport:
+def examine(
+    fused: Path,
+    out: Path,
+    run: DataPipelineRun,
+    progress: Progress | None = None,
+    *,
+    say: Say | None = None,
+    dry_run: bool = False,
+) -> ExaminationReport | None:
     """Verify fused captions: OUT/examined.jsonl (or .parquet) with all, OUT/train.jsonl with the kept, report, card.
 
     Args:
         fused: the file that `fuse` wrote, or its folder.
+        say: gets what it will cost, before any model is asked.
+        dry_run: stop there; gives None.
 
     Raises:
+        DataError: FUSED is no file of `fuse`, or OUT has the file of all clips in another format.
         OwlcapError: see `run_step`.
     """
+    path = out / f"examined.{run.output}"
+    refuse_other_formats(path)
     fused = _file_of(fused)
-    items = list(read_records(fused))
-    if missing := [item["id"] for item in items if not item.get("fused_caption")]:
-        raise DataError(
-            f"{len(missing)} records have no fused caption, first {missing[0]!r}.",
-            where=str(fused),
-            allowed="the file of owlcap data fuse",
-            cure="run owlcap data fuse again: it takes up what is missing",
-        )
-    prompts = {name: one.hash for name, one in _prompts(run).items()}
+    items = _read_fused(fused)
+    prompts = _prompts(run)
     key = key_of(
         step="examine",
-        prompts=prompts,
+        prompts={name: one.hash for name, one in prompts.items()},
         models=asked(run, MODELS),
         shown=run.shown.model_dump(),
         hmd=run.hmd.model_dump(exclude={"prompt"}),
     )
+    if say is not None:
+        todo = pending("examine", items, out, key)
+        say(estimate([_calls(item, prompts) for item in todo], todo, run))
+    if dry_run:
+        return None
     done = run_step("examine", Examination, items, run, MODELS, out, key, progress)
     report = ExaminationReport.of(done, run)
-    write_records(out / f"examined.{run.output}", done.journal.records(done.ids), COLUMNS)
+    write_records(path, done.journal.records(done.ids), COLUMNS)
     kept = (record for record in done.journal.records(done.ids) if record["kept"])
     write_rows(out / "train.jsonl", (row_of(record, run.hmd.prompt) for record in kept))
     report.write(out / "report.json")
-    write_card(out / "README.md", report, run, prompts, fused)
+    write_card(out / "README.md", report, run, fused)
     return report
+
+
+def _read_fused(path: Path) -> list[dict[str, Any]]:
+    items = list(read_records(path))
+    if not items:
+        raise no_rows(path)
+    if lacking := [(item.get("id"), key) for item in items for key in NEEDED if not item.get(key)]:
+        raise DataError(
+            f"{len({name for name, _ in lacking})} records lack what fuse writes; first: {lacking[0][0]!r} has no "
+            f"{lacking[0][1]}.",
+            where=str(path),
+            allowed="the file of owlcap data fuse",
+            cure="run owlcap data fuse again: it takes up what is missing",
+        )
+    return items
+
+
+def _calls(item: Mapping[str, Any], prompts: Mapping[str, PromptTemplate]) -> Calls:
+    """Two calls: what splits the caption, and what shows the clip with caption and units, which are about as long."""
+    caption = len(item["fused_caption"])
+    return Calls("examiner", 2, len(prompts["units"].text) + len(prompts["verify_units"].text) + 3 * caption, 1)
 
 
 def row_of(record: Mapping[str, Any], prompt: str) -> Row:

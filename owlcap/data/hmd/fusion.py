@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from owlcap.config_data import DataPipelineRun
+from owlcap.data.outputs import refuse_other_formats
 from owlcap.data.pipeline.clips import Clip
+from owlcap.data.pipeline.estimate import CAPTION_CHARACTERS, Calls, estimate
 from owlcap.data.pipeline.journal import key_of
 from owlcap.data.pipeline.output import JSON, TEXT, TIMES, write_records
-from owlcap.data.pipeline.run import Progress, StepRun, run_step
+from owlcap.data.pipeline.run import Progress, Say, StepRun, pending, run_step
 from owlcap.data.pipeline.step import Tools, asked, template_of
 from rewards.templates import PromptTemplate, quoted
 
@@ -56,24 +58,50 @@ class Fusion:
 
 
 def fuse(
-    clips: Sequence[Clip], out: Path, run: DataPipelineRun, progress: Progress | None = None
-) -> tuple[StepRun, Path]:
+    clips: Sequence[Clip],
+    out: Path,
+    run: DataPipelineRun,
+    progress: Progress | None = None,
+    *,
+    say: Say | None = None,
+    dry_run: bool = False,
+) -> tuple[StepRun, Path] | None:
     """Caption clips into OUT/fused.jsonl (or .parquet); clips that have their captions are not done again.
 
+    Args:
+        say: gets what it will cost, before any model is asked.
+        dry_run: stop there; gives None.
+
     Raises:
+        DataError: OUT has the file in another format.
         OwlcapError: see `run_step`.
     """
+    path = out / f"fused.{run.output}"
+    refuse_other_formats(path)
+    prompts = _prompts(run)
     key = key_of(
         step="fuse",
-        prompts={name: prompt.hash for name, prompt in _prompts(run).items()},
+        prompts={name: prompt.hash for name, prompt in prompts.items()},
         models=asked(run, MODELS),
         shown=run.shown.model_dump(),
     )
     items = [asdict(clip) for clip in clips]
+    if say is not None:
+        todo = pending("fuse", items, out, key)
+        say(estimate(_calls(len(todo), prompts), todo, run))
+    if dry_run:
+        return None
     done = run_step("fuse", Fusion, items, run, MODELS, out, key, progress)
-    path = out / f"fused.{run.output}"
     write_records(path, done.journal.records(done.ids), COLUMNS)
     return done, path
+
+
+def _calls(num_clips: int, prompts: Mapping[str, PromptTemplate]) -> list[Calls]:
+    motion, fusion = len(prompts["motion_caption"].text), len(prompts["detail_fusion"].text) + CAPTION_CHARACTERS
+    return [
+        Calls("motion_model", num_clips, num_clips * motion, num_clips),
+        Calls("general_model", num_clips, num_clips * fusion, num_clips),
+    ]
 
 
 def _prompts(run: DataPipelineRun) -> dict[str, PromptTemplate]:

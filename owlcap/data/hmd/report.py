@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from owlcap.config_data import DataPipelineRun
-from owlcap.data.pipeline.output import histogram, spent_text
+from owlcap.data.pipeline.output import histogram, spent_text, write_report
+from owlcap.data.pipeline.reasons import Reason, group_reasons
 from owlcap.data.pipeline.run import StepRun
 from rewards.chat import Usage
 from rewards.text import words
 
 ACCURACY_EDGES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 WORD_EDGES = (0, 25, 50, 100, 150, 200, 250, 300, 400, 1000)
+MADE_BY = {"motion captions": "motion_model", "fused captions": "general_model", "verdicts": "examiner"}
 PUBLISHED_WORDS = "216 to 244"  # of HMD-270K's captions
 
 
@@ -29,13 +30,15 @@ class ExaminationReport:
     num_failed: int
     num_resumed: int
     dropped: Mapping[str, int]  # by reason
-    failures: Mapping[str, int]  # by reason, the most frequent
+    failures: tuple[Reason, ...]  # the most frequent
     accuracy: Mapping[str, int]  # histogram over captions
     mean_accuracy: float
     caption_words: Mapping[str, int]  # histogram over kept captions
     mean_words: float
     motion_share: float  # of the kept captions' units
     labels: Mapping[str, int]  # of all units
+    made_by: Mapping[str, str]  # models, by what they made; as the records name them
+    prompts: Mapping[str, str]  # hashes, by name; as the records name them
     spent: Usage
     spent_in_all: Usage
 
@@ -45,11 +48,17 @@ class ExaminationReport:
         dropped: Counter[str] = Counter()
         labels: Counter[str] = Counter()
         tags: Counter[str] = Counter()
+        made_by: dict[str, set[str]] = {made: set() for made in MADE_BY}
+        prompts: defaultdict[str, set[str]] = defaultdict(set)
         accuracies: list[float] = []
         lengths: list[int] = []
         for record in done.journal.records(done.ids):
             accuracies.append(record["accuracy"])
             labels.update(unit["label"] for unit in record["units"])
+            for made, model in MADE_BY.items():
+                made_by[made].add(record[model])
+            for name, value in record["prompts"].items():
+                prompts[name].add(value)
             if record["kept"]:
                 lengths.append(len(words(record["fused_caption"])))
                 tags.update(unit["tag"] for unit in record["units"])
@@ -62,20 +71,22 @@ class ExaminationReport:
             num_failed=len(done.failures),
             num_resumed=done.num_resumed,
             dropped=dict(dropped),
-            failures=dict(Counter(done.failures.values()).most_common(10)),
+            failures=group_reasons(done.failures.items()),
             accuracy=histogram(accuracies, ACCURACY_EDGES),
             mean_accuracy=_mean(accuracies),
             caption_words=histogram(lengths, WORD_EDGES),
             mean_words=_mean(lengths),
             motion_share=tags["motion"] / max(1, tags.total()),
             labels=dict(labels),
+            made_by={made: ", ".join(sorted(models)) for made, models in made_by.items()},
+            prompts={name: ", ".join(sorted(values)) for name, values in prompts.items()},
             spent=done.spent,
             spent_in_all=done.spent_in_all,
         )
 
     def write(self, path: Path) -> None:
         """As JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_report(path, asdict(self))
 
     def text(self) -> str:
         """For the terminal."""
@@ -85,7 +96,7 @@ class ExaminationReport:
             f"kept        {self.num_kept:,}",
             f"dropped     {self.num_dropped:,}{f' ({why})' if why else ''}",
             f"failed      {self.num_failed:,}",
-            *(f"            {count:,} x {reason}" for reason, count in self.failures.items()),
+            *(f"            {reason.text()}" for reason in self.failures),
             f"accuracy    mean {self.mean_accuracy:.3f} over captions",
             *_bars(self.accuracy),
             f"words       mean {self.mean_words:.1f} a kept caption (HMD-270K: {PUBLISHED_WORDS})",
@@ -96,11 +107,8 @@ class ExaminationReport:
         return "\n".join(lines)
 
 
-def write_card(
-    path: Path, report: ExaminationReport, run: DataPipelineRun, prompts: Mapping[str, str], fused: Path
-) -> None:
+def write_card(path: Path, report: ExaminationReport, run: DataPipelineRun, fused: Path) -> None:
     """The data card: what the data is, how it was made, by which models and prompts, and what it lacks."""
-    models = [("motion captions", run.motion_model), ("fused captions", run.general_model), ("verdicts", run.examiner)]
     lines = [
         "# Video captions by Motion-Detail Fusion and Fine-Grained Examination",
         "",
@@ -114,11 +122,11 @@ def write_card(
         "",
         "| made | by |",
         "|---|---|",
-        *(f"| {what} | {model.model} |" for what, model in models),
+        *(f"| {made} | {models} |" for made, models in report.made_by.items()),
         "",
         "| prompt | hash |",
         "|---|---|",
-        *(f"| {name} | {value} |" for name, value in prompts.items()),
+        *(f"| {name} | {value} |" for name, value in report.prompts.items()),
         "",
         "## Files",
         f"`train.jsonl`: kept rows; `examined.{run.output}`: all clips with captions, units and verdicts, from "

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ from owlcap.data.hmi.annotation import Annotation, level_of
 from owlcap.data.hmi.questions import Asking
 from owlcap.data.hmi.report import HmiReport, write_card
 from owlcap.data.hmi.segments import Segmentation
+from owlcap.data.outputs import refuse_other_formats
 from owlcap.data.pipeline.clips import Clip
+from owlcap.data.pipeline.estimate import CAPTION_CHARACTERS, Calls, estimate
 from owlcap.data.pipeline.journal import key_of
 from owlcap.data.pipeline.output import JSON, NUMBER, TEXT, TIMES, write_records
-from owlcap.data.pipeline.run import Progress, StepRun, ray_for, run_step
+from owlcap.data.pipeline.run import Progress, Say, StepRun, pending, ray_for, recorded, run_step
 from owlcap.data.pipeline.step import asked
 from owlcap.data.rows import VIDEO_MARK, Row, write_rows
+from rewards.templates import PromptTemplate
 
 COLUMNS = {
     **TIMES,
@@ -44,47 +47,127 @@ COLUMNS = {
 TRUE_OR_FALSE = "True or false: {}"
 
 
-def make_hmi(clips: Sequence[Clip], out: Path, run: DataPipelineRun, progress: Progress | None = None) -> HmiReport:
-    """Run what is not done yet, and write all files anew.
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """What the records of the three steps depend on."""
 
-    Raises:
-        OwlcapError: see `run_step`.
-    """
-    hmi = run.hmi
-    judged_by = {
-        "scenes": hmi.scenes.model_dump(),
-        "person": hmi.person.model_dump(),
-        "fps": (hmi.scan_fps, hmi.pose_fps),
-        "words": hmi.caption_words,
-        "motion": run.motion.model_dump(include={"pose", "key_frames", "extract"}),
-    }
-    with ray_for(run):
-        key = key_of(step="segments", **judged_by)
-        cut = run_step("segments", Segmentation, [asdict(clip) for clip in clips], run, (), out, key, progress)
-        write_records(out / "segments.jsonl", cut.journal.records(cut.ids), {})
-        items = [item for record in cut.journal.records(cut.ids) for item in _kept(record, run)]
-        prompts = {name: one.hash for name, one in (annotation.prompts_of(run) | questions.prompts_of(run)).items()}
-        key = key_of(
-            key=key,
+    segments: str
+    captions: str
+    questions: str
+
+    @classmethod
+    def of(cls, run: DataPipelineRun, prompts: Mapping[str, PromptTemplate]) -> _Keys:
+        hmi = run.hmi
+        hashes = {name: one.hash for name, one in prompts.items()}
+        segments = key_of(
+            step="segments",
+            scenes=hmi.scenes.model_dump(),
+            person=hmi.person.model_dump(),
+            fps=(hmi.scan_fps, hmi.pose_fps),
+            words=hmi.caption_words,
+            motion=run.motion.model_dump(include={"pose", "key_frames", "extract"}),
+        )
+        captions = key_of(
+            key=segments,
             step="captions",
-            prompts={name: prompts[name] for name in annotation.prompts_of(run)},
+            prompts={name: hashes[name] for name in annotation.prompts_of(run)},
             models=asked(run, annotation.MODELS),
             shown=run.shown.model_dump(),
             levels=(hmi.fine_max_s, hmi.whole_video),
         )
-        told = run_step("captions", Annotation, items, run, annotation.MODELS, out, key, progress)
         mix = hmi.model_dump(include={"questions_a_clip", "open_share", "true_share", "seed"})
-        key = key_of(key=key, step="questions", prompts=prompts, models=asked(run, questions.MODELS), mix=mix)
+        models = asked(run, questions.MODELS)
+        return cls(
+            segments,
+            captions,
+            key_of(key=captions, step="questions", prompts=hashes, models=models, mix=mix),
+        )
+
+
+def make_hmi(
+    clips: Sequence[Clip],
+    out: Path,
+    run: DataPipelineRun,
+    progress: Progress | None = None,
+    *,
+    say: Say | None = None,
+    dry_run: bool = False,
+) -> HmiReport | None:
+    """Run what is not done yet, and write all files anew.
+
+    Args:
+        say: gets what it will cost, when the videos are cut and before any model is asked.
+        dry_run: only say that, without cutting any; gives None.
+
+    Raises:
+        DataError: OUT has the file of clips in another format.
+        OwlcapError: see `run_step`.
+    """
+    path = out / f"clips.{run.output}"
+    refuse_other_formats(path)
+    prompts = annotation.prompts_of(run) | questions.prompts_of(run)
+    keys = _Keys.of(run, prompts)
+    sources = [asdict(clip) for clip in clips]
+    if dry_run:
+        if say is not None:
+            say(_dry_run(sources, out, keys, run, prompts))
+        return None
+    with ray_for(run):
+        cut = run_step("segments", Segmentation, sources, run, (), out, keys.segments, progress)
+        write_records(out / "segments.jsonl", cut.journal.records(cut.ids), {})
+        items = [item for record in cut.journal.records(cut.ids) for item in _kept(record, run)]
+        if say is not None:
+            say(_cost(items, out, keys, run, prompts))
+        told = run_step("captions", Annotation, items, run, annotation.MODELS, out, keys.captions, progress)
         captioned = list(told.journal.records(told.ids))
-        done = run_step("questions", Asking, captioned, run, questions.MODELS, out, key, progress)
+        done = run_step("questions", Asking, captioned, run, questions.MODELS, out, keys.questions, progress)
     report = HmiReport.of(cut, told, done)
-    write_records(out / f"clips.{run.output}", done.journal.records(done.ids), COLUMNS)
+    write_records(path, done.journal.records(done.ids), COLUMNS)
     write_rows(out / "train.jsonl", _mix(done, run))
     write_rows(out / "captions.jsonl", (_caption(record, run) for record in done.journal.records(done.ids)))
     write_rows(out / "questions.jsonl", _all_questions(done))
     report.write(out / "report.json")
-    write_card(out / "README.md", report, run, prompts)
+    write_card(out / "README.md", report, run, {name: one.hash for name, one in prompts.items()})
     return report
+
+
+def _dry_run(
+    sources: Sequence[Mapping[str, Any]],
+    out: Path,
+    keys: _Keys,
+    run: DataPipelineRun,
+    prompts: Mapping[str, PromptTemplate],
+) -> str:
+    """The cost as far as it is known: videos that are not cut yet count as one clip each."""
+    cut = recorded("segments", sources, out, keys.segments)
+    items = [item for record in cut.records(source["id"] for source in sources) for item in _kept(record, run)]
+    uncut = [source for source in sources if source["id"] not in cut]
+    cost = _cost([*items, *uncut], out, keys, run, prompts)
+    if not uncut:
+        return cost
+    note = "not cut into clips yet, which asks no model; the figures are as if each were one clip"
+    return f"videos    {len(sources):,}, {len(uncut):,} of them {note}\n{cost}"
+
+
+def _cost(
+    items: Sequence[Mapping[str, Any]],
+    out: Path,
+    keys: _Keys,
+    run: DataPipelineRun,
+    prompts: Mapping[str, PromptTemplate],
+) -> str:
+    """What captions and questions that are not there yet will cost."""
+    done = recorded("captions", items, out, keys.captions)
+    captioned = list(done.records(item["id"] for item in items))
+    to_caption = [item for item in items if item["id"] not in done]
+    to_ask = [*to_caption, *pending("questions", captioned, out, keys.questions)]
+    told = CAPTION_CHARACTERS + sum(len(prompts[name].text) for name in annotation.prompts_of(run))
+    asked_for = CAPTION_CHARACTERS + len(prompts["hmi_questions"].text)
+    num = len(to_caption)
+    calls = [Calls("writer", len(to_ask), len(to_ask) * asked_for)]
+    if num:
+        calls.insert(0, Calls("general_model", 2 * num, num * told, 2 * num))
+    return estimate(calls, to_ask, run)
 
 
 def _kept(record: Mapping[str, Any], run: DataPipelineRun) -> Iterator[dict[str, Any]]:

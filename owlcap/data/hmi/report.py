@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 from owlcap.config_data import DataPipelineRun
 from owlcap.data.hmi.questions import PUBLISHED_SHARES
-from owlcap.data.pipeline.output import spent_text
+from owlcap.data.pipeline.output import spent_text, write_report
+from owlcap.data.pipeline.reasons import Reason, group_reasons
 from owlcap.data.pipeline.run import StepRun
 from rewards.chat import Usage
 from rewards.text import words
@@ -31,7 +32,7 @@ class HmiReport:
     kept_s: float  # of all kept segments together
     num_captions: int  # clips with caption and questions; those of whole videos too
     num_failed: int  # clips without
-    failures: Mapping[str, int]
+    failures: tuple[Reason, ...]  # of videos and clips, the most frequent
     levels: Mapping[str, int]
     mean_words: float
     num_questions: int
@@ -62,7 +63,7 @@ class HmiReport:
             num_words += len(words(record["caption"]))
             categories.update(pair["category"] for pair in record["questions"])
             kinds.update("open" if pair["kind"] == "open" else pair["answer"] for pair in record["questions"])
-        failures = Counter([*cut.failures.values(), *told.failures.values(), *done.failures.values()])
+        failures = chain.from_iterable(step.failures.items() for step in (cut, told, done))
         return cls(
             num_videos=len(cut.ids),
             num_videos_failed=len(cut.failures),
@@ -75,7 +76,7 @@ class HmiReport:
             kept_s=kept_s,
             num_captions=levels.total(),
             num_failed=len(told.failures) + len(done.failures),
-            failures=dict(failures.most_common(10)),
+            failures=group_reasons(failures),
             levels=dict(levels),
             mean_words=num_words / max(1, levels.total()),
             num_questions=kinds.total(),
@@ -89,7 +90,7 @@ class HmiReport:
 
     def write(self, path: Path) -> None:
         """As JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_report(path, asdict(self))
 
     @property
     def balance_note(self) -> str:
@@ -116,7 +117,7 @@ class HmiReport:
             *_list(self.dropped, "dropped"),
             f"captions    {self.num_captions:,}, mean {self.mean_words:.1f} words; " + _counts(self.levels),
             f"failed      {self.num_failed:,}",
-            *_list(self.failures, "failed"),
+            *(f"            {reason.text()}" for reason in self.failures),
             f"questions   {self.num_questions:,}: {self.num_open:,} open, {statements:,} true or false "
             f"({self.num_true:,} true)",
             *(

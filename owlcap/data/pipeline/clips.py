@@ -36,7 +36,7 @@ def read_clips(source: Path, video_root: Path | None = None) -> list[Clip]:
     """
     if source.is_dir():
         files = sorted(path for path in source.rglob("*") if path.suffix.lower() in VIDEO_ENDINGS)
-        clips = [Clip(str(path.relative_to(source).with_suffix("")), str(path)) for path in files]
+        clips = [Clip(str(path.relative_to(source).with_suffix("")), _resolved(path)) for path in files]
     else:
         clips = [_clip(found, source, video_root) for found in read_file(source)]
     if not clips:
@@ -61,9 +61,14 @@ def _clip(found: Found | Problem, source: Path, video_root: Path | None) -> Clip
     video = listed[0] if isinstance(listed, list) and listed else row.get("video")
     if not isinstance(video, str):
         raise DataError("The row names no video.", where=found.where, allowed='"video": path, or "videos": [path]')
-    path = (video_root or source.parent) / video
+    path = _resolved((video_root or source.parent) / video)
     name = row.get("id", Path(video).stem)
-    return Clip(str(name), str(path), _seconds(row, "start_s"), _seconds(row, "end_s"), _caption(row))
+    return Clip(str(name), path, _seconds(row, "start_s"), _seconds(row, "end_s"), _caption(row))
+
+
+def _resolved(path: Path) -> str:
+    """One spelling, by which records are found again; a video that is a link itself keeps its own name."""
+    return str(path.parent.resolve() / path.name)
 
 
 def _seconds(row: Any, key: str) -> float | None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 from owlcap.data.formats.reading import Problem, read_file
+from owlcap.data.pipeline.reasons import group_reasons
 from owlcap.data.pipeline.run import StepRun
 from owlcap.data.rows import write_rows
 from owlcap.errors import DataError
 from rewards.chat import Usage
 
 ROWS_AT_ONCE = 1024
+DECIMALS = 4  # of figures in reports
 
 # Types of columns by their Arrow names: pyarrow is imported where a file is written.
 TEXT, NUMBER, TRUTH = "string", "double", "bool"
@@ -90,8 +91,7 @@ def done_text(done: StepRun) -> str:
     """What a step did, as lines."""
     lines = [f"clips     {len(done.ids):,}, {done.num_resumed:,} of them done before"]
     lines.append(f"done      {done.num_done:,}")
-    for reason, count in Counter(done.failures.values()).most_common(10):
-        lines.append(f"failed    {count:,} x {reason}")
+    lines += [f"failed    {reason.text()}" for reason in group_reasons(done.failures.items())]
     lines.append(f"asked     {spent_text(done.spent, done.spent_in_all)}")
     return "\n".join(lines)
 
@@ -103,10 +103,23 @@ def spent_text(spent: Usage, in_all: Usage) -> str:
         f"from the cache, {spent.input_tokens:,} + {spent.output_tokens:,} tokens"
     ]
     if in_all.usd:
-        parts.append(f"{spent.usd:.2f} USD, {in_all.usd:.2f} USD with earlier runs")
+        parts.append(f"{spent.usd:.4f} USD, {in_all.usd:.4f} USD with earlier runs")
     elif in_all.num_requests != spent.num_requests:
         parts.append(f"{in_all.num_requests:,} requests with earlier runs")
     return "; ".join(parts)
+
+
+def write_report(path: Path, figures: Mapping[str, Any]) -> None:
+    """A report as JSON, its numbers with DECIMALS decimals at most."""
+    path.write_text(json.dumps(_rounded(figures), indent=1) + "\n", encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, DECIMALS)
+    if isinstance(value, Mapping):
+        return {name: _rounded(one) for name, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def histogram(values: Iterable[float], edges: Iterable[float]) -> dict[str, int]:

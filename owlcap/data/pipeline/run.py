@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import pickle
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -19,17 +18,18 @@ import ray
 
 from owlcap.config_data import AskedModelSection, DataPipelineRun
 from owlcap.data.pipeline.journal import Entry, Journal, JournalWriter, key_of
+from owlcap.data.pipeline.reasons import group_reasons, reason_of
 from owlcap.data.pipeline.serving import served
 from owlcap.data.pipeline.step import Step, Tools
 from owlcap.errors import DataError, JudgeError, OwlcapError
 from owlcap.logging import actor_environment
 from owlcap.training.cluster import start_ray
 from rewards.chat import Usage
-from rewards.failures import one_line
 from rewards.limits import LocalLimiter
 from rewards.service import SharedLimiter
 
 Progress = Callable[[int, int], None]
+Say = Callable[[str], None]
 BuildStep = Callable[[Tools], Step]
 
 ENOUGH_TO_JUDGE = 20  # clips, before too many failures end a run
@@ -87,7 +87,7 @@ class StepActor:
             entry = Entry(item["id"], await self._step.do(item))
             self._journal.write(entry, row["key"])
         except (JudgeError, DataError) as error:
-            told["failure"] = one_line(error)
+            told["failure"] = reason_of(error, str(item.get("video")))
             self._journal.write(Entry(item["id"], None, told["failure"]), row["key"])
         except OwlcapError as error:
             told["fatal"] = pickle.dumps(error)
@@ -119,7 +119,7 @@ def run_step(
     """
     folder = out / "records" / name
     ids = tuple(str(item["id"]) for item in items)
-    keys = {str(item["id"]): key_of(key=key, item=item) for item in items}
+    keys = _keys(items, key)
     before = Journal(folder, keys)
     todo = [{"item": json.dumps(item), "key": keys[item["id"]]} for item in items if item["id"] not in before]
     num_resumed = len(items) - len(todo)
@@ -136,6 +136,21 @@ def run_step(
     else:
         spent_in_all = _add_up(folder, Usage())
     return StepRun(Journal(folder, keys), ids, num_resumed, sum(latest.values(), Usage()), spent_in_all)
+
+
+def recorded(name: str, items: Sequence[Mapping[str, Any]], out: Path, key: str) -> Journal:
+    """What `run_step` would find done."""
+    return Journal(out / "records" / name, _keys(items, key))
+
+
+def pending(name: str, items: Sequence[Mapping[str, Any]], out: Path, key: str) -> list[Mapping[str, Any]]:
+    """Items that `run_step` would do."""
+    done = recorded(name, items, out, key)
+    return [item for item in items if item["id"] not in done]
+
+
+def _keys(items: Sequence[Mapping[str, Any]], key: str) -> dict[str, str]:
+    return {str(item["id"]): key_of(key=key, item=item) for item in items}
 
 
 def ray_for(run: DataPipelineRun) -> AbstractContextManager[None]:
@@ -206,7 +221,7 @@ def _consume(
         counts: clips that were done before, and clips in all.
     """
     done, num_all = counts
-    reasons: Counter[str] = Counter()
+    failures: list[tuple[str, str]] = []  # clip and reason
     for row in results:
         done += 1
         if row["fatal"]:
@@ -215,19 +230,20 @@ def _consume(
         if sum(asdict(spent).values()) >= sum(asdict(latest.get(row["actor"], Usage())).values()):
             latest[row["actor"]] = spent
         if row["failure"]:
-            reasons[row["failure"]] += 1
+            failures.append((row["id"], row["failure"]))
         if progress is not None:
             progress(done, num_all)
-        _stop_if_hopeless(reasons, done, num_all, run, folder)
+        _stop_if_hopeless(failures, done, num_all, run, folder)
 
 
-def _stop_if_hopeless(reasons: Counter[str], done: int, num_all: int, run: DataPipelineRun, folder: Path) -> None:
-    failed = sum(reasons.values())
-    if done < min(ENOUGH_TO_JUDGE, num_all) or failed <= run.max_failed_share * done:
+def _stop_if_hopeless(
+    failures: Sequence[tuple[str, str]], done: int, num_all: int, run: DataPipelineRun, folder: Path
+) -> None:
+    if done < min(ENOUGH_TO_JUDGE, num_all) or len(failures) <= run.max_failed_share * done:
         return
-    reason, count = reasons.most_common(1)[0]
+    most = group_reasons(failures)[0]
     raise DataError(
-        f"{failed} of {done} clips failed, {count} of them for this reason: {reason}",
+        f"{len(failures)} of {done} clips failed, most of them so: {most.text()}",
         where=str(folder),
         allowed=f"at most {run.max_failed_share:.0%} (max_failed_share)",
         cure="mend it and run the command again: clips that are done are not done again",

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 from owlcap.config import VideoSection
 from owlcap.config_data import AskedModelSection, DataPipelineRun
 from owlcap.data.pipeline.clips import Clip
+from owlcap.data.pipeline.models import AskedModel, own_settings
 from owlcap.data.pipeline.shown import show, timing
 from owlcap.data.video import VideoLoader
 from owlcap.types import VideoClip
 from rewards.cache import ReplyCache
 from rewards.chat import InvalidReply, Media, Question, Usage
 from rewards.limits import LocalLimiter, RateLimiter
-from rewards.openai_chat import OpenAIChat
 from rewards.templates import PromptTemplate, load_template
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -50,11 +50,12 @@ class Tools:
     ) -> None:
         self.run = run
         limiter = limiter or LocalLimiter(models)
-        self._cache = ReplyCache(run.cache)
-        self._chats = {name: OpenAIChat(model, self._cache, limiter, name) for name, model in models.items()}
+        with own_settings({"rewards.cache": "cache"}):
+            self._cache = ReplyCache(run.cache)
+        self._chats = {name: AskedModel(name, model, self._cache, limiter) for name, model in models.items()}
         self._loaders: dict[str, VideoLoader] = {}
 
-    def model(self, name: str) -> OpenAIChat:
+    def model(self, name: str) -> AskedModel:
         """The model of that name."""
         return self._chats[name]
 
@@ -117,7 +118,8 @@ def template_of(run: DataPipelineRun, name: str, *placeholders: str) -> PromptTe
     Raises:
         ConfigError: from reading it.
     """
-    return load_template(name, frozenset(placeholders), run.prompts, PROMPTS)
+    with own_settings({"rewards.prompts": "prompts"}):
+        return load_template(name, frozenset(placeholders), run.prompts, PROMPTS)
 
 
 def asked(run: DataPipelineRun, names: Sequence[str]) -> list[tuple[str, str, float | None]]:
