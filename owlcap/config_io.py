@@ -117,21 +117,29 @@ def load_rewards(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Rew
     return _load_part("rewards", RewardsSection, ("rl",), path_or_name, overrides)
 
 
-def load_motion(path_or_name: str | Path | None, overrides: Sequence[str] = ()) -> MotionSection:
+def load_motion(
+    path_or_name: str | Path | None, overrides: Sequence[str] = (), below: MotionSection | None = None
+) -> MotionSection:
     """Compose and check the motion settings alone: of a file that holds just them, or of a run's configuration.
 
     Args:
-        path_or_name: a YAML file, or the name of one in configs/; None: every setting as it is by default.
+        path_or_name: a YAML file, or the name of one in configs/; None: no file.
         overrides: `key.sub=value`, with or without `motion.` in front of the key.
+        below: the settings that neither of them names; None: as they are by default.
 
     Raises:
         ConfigError: as `load_run`.
     """
-    return _load_part("motion", MotionSection, tuple(KINDS), path_or_name, overrides)
+    return _load_part("motion", MotionSection, tuple(KINDS), path_or_name, overrides, below)
 
 
 def _load_part(
-    name: str, schema: type[Schema], kinds: tuple[str, ...], path_or_name: str | Path | None, overrides: Sequence[str]
+    name: str,
+    schema: type[Schema],
+    kinds: tuple[str, ...],
+    path_or_name: str | Path | None,
+    overrides: Sequence[str],
+    below: Schema | None = None,
 ) -> Schema:
     """One section of a run of one of these kinds, or of a file that holds nothing else."""
     path = Path("the command line") if path_or_name is None else find_config(path_or_name)
@@ -150,6 +158,10 @@ def _load_part(
             + ", ".join(schema.model_fields),
         )
     whole = kind in kinds or name in merged
+    if below is not None:
+        values = below.model_dump(mode="json")
+        merged = OmegaConf.merge(OmegaConf.create({name: values} if whole else values), merged)
+        assert isinstance(merged, DictConfig)
     given = [_in_part(name, read_override(text), whole) for text in overrides]
     for override in given:
         _apply(override, merged)

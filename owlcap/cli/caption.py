@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from owlcap.cli.console import check_out, say, show_error
+from owlcap.cli.console import check_out, say, show_error, stderr_console
 from owlcap.errors import ConfigError
 
 if TYPE_CHECKING:
     from owlcap.inference.caption_pairs import PairOptions
 
 PAIRS = "Motion Synergetic Decoding"
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Motion settings that win over the file.", show_default=False),
+]
+Config = Annotated[
+    str | None,
+    typer.Option(help="A run's configuration or a YAML with motion settings, over those that the policy keeps."),
+]
 
 
 class EngineName(StrEnum):
@@ -35,15 +43,14 @@ class PruneName(StrEnum):
 def caption(
     model: Annotated[Path, typer.Argument(help="A model folder, such as an exported one.")],
     video: Annotated[Path, typer.Argument(help="A video file; with --msd also a data file (.jsonl), clip by clip.")],
+    overrides: Overrides = None,
+    config: Config = None,
     prompt: Annotated[str | None, typer.Option(help="What to ask; else the question it was trained with.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="The longest caption; else the policy's own.")] = None,
-    msd: Annotated[bool, typer.Option("--msd", help="By both branches: Motion Synergetic Decoding.")] = False,
     overlays: Annotated[
-        Path | None,
-        typer.Option(
-            help="The video's overlays: a folder of pictures; else cached or made now.", rich_help_panel=PAIRS
-        ),
+        Path | None, typer.Option(help="The video's overlays: a folder of pictures; else cached or made now.")
     ] = None,
+    msd: Annotated[bool, typer.Option("--msd", help="By both branches: Motion Synergetic Decoding.")] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the evidence of every token.", rich_help_panel=PAIRS)
     ] = False,
@@ -57,42 +64,45 @@ def caption(
     seed: Annotated[int, typer.Option(help="Of sampling.", rich_help_panel=PAIRS)] = 0,
 ) -> None:
     """Caption one video, greedily; with --msd by the visual and the motion branch together."""
+    from owlcap.inference.overlays import policy_motion
+
     if not msd:
-        given = {"--overlays": overlays, "--explain": explain, "--evidence": evidence, "--prune": prune, "--tau": tau}
+        given = {"--explain": explain, "--evidence": evidence, "--prune": prune, "--tau": tau}
         if used := [name for name, value in given.items() if value] + ["--temperature"] * bool(temperature):
             raise ConfigError(f"{used[0]} belongs to Motion Synergetic Decoding", cure="add --msd")
+        if video.suffix == ".jsonl":
+            raise ConfigError("a data file is captioned with --msd", where=str(video), cure="add --msd")
         from owlcap.inference.caption import caption_video
 
-        say(caption_video(model, video, prompt=prompt, max_new_tokens=max_new_tokens))
+        motion = policy_motion(model, config, overrides or ())
+        text = caption_video(
+            model, video, prompt=prompt, max_new_tokens=max_new_tokens, motion=motion, overlays=overlays, note=_note
+        )
+        say(text)
         return
     check_out(evidence)
     from owlcap.inference.caption_pairs import PairOptions
 
+    motion = policy_motion(model, config, [*(overrides or ()), *_decoding(prune, tau)])
     options = PairOptions(
-        decoding=_decoding(model, prune, tau),
         temperature=temperature,
         seed=seed,
         max_new_tokens=max_new_tokens,
+        motion=motion,
         engine=engine.value,
         explain=explain or evidence is not None,
     )
     _caption_pairs(model, video, overlays, prompt, options, explain, evidence)
 
 
-def _decoding(model: Path, prune: PruneName | None, tau: float | None):
-    """The policy's settings of MSD with what the command line says; None where it says nothing."""
-    from owlcap.config_motion import DecodingSection
-    from owlcap.inference.settings import find_settings
+def _note(text: str) -> None:
+    stderr_console().print(f"note: {text}", markup=False)
 
-    changes = {"prune": prune and prune.value, "tau": tau}
-    changes = {key: value for key, value in changes.items() if value is not None}
-    if not changes:
-        return None
-    if tau is not None and tau <= 0:
-        raise ConfigError(f"tau is {tau}", allowed="above 0")
-    known = find_settings(model)
-    section = known.motion.decoding if known else DecodingSection()
-    return DecodingSection.model_validate({**section.model_dump(), **changes})
+
+def _decoding(prune: PruneName | None, tau: float | None) -> list[str]:
+    """The options of MSD as overrides."""
+    given = {"prune": prune and prune.value, "tau": tau}
+    return [f"decoding.{key}={value}" for key, value in given.items() if value is not None]
 
 
 def _caption_pairs(
@@ -113,10 +123,10 @@ def _caption_pairs(
     one_video, num_failed, lines = video.suffix != ".jsonl", 0, ""
     for result in caption_pairs(model, video, overlays=overlays, prompt=prompt, options=options):
         if isinstance(result, RolloutFailure):
-            error = getattr(errors, result.error, errors.DataError)(result.reason, where=result.sample.id)
+            kind = getattr(errors, result.error, errors.DataError)
             if one_video:
-                raise error
-            show_error(error)
+                raise kind(result.reason)  # which says where
+            show_error(kind(f"{result.sample.id}: {result.reason}"))
             num_failed += 1
             continue
         text = result.completion.text.strip()

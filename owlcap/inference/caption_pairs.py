@@ -9,15 +9,15 @@ from typing import Literal
 
 from owlcap.config import MotionSection, VideoSection
 from owlcap.config_motion import DecodingSection
-from owlcap.errors import ConfigError, DataError
+from owlcap.errors import ConfigError
 from owlcap.inference.engine import engine_settings
+from owlcap.inference.overlays import pictures
 from owlcap.inference.settings import PolicySettings, find_settings
 from owlcap.inference.synergy import SynergyCaption, SynergyCaptioner, check_synergy
 from owlcap.types import RolloutFailure, RolloutGroup, Sample, SamplingSettings
 from rollout.settings import GenerationRequest, RolloutEngineSettings
 
 Engine = Literal["transformers", "vllm"]
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class PairOptions:
     seed: int = 0  # of the first clip; each next one takes the next
     max_new_tokens: int | None = None
     video: VideoSection | None = None
+    motion: MotionSection | None = None
     engine: Engine = "transformers"
     explain: bool = False
 
@@ -79,8 +80,9 @@ def caption_pairs(
 
 def pair_settings(folder: Path, known: PolicySettings, options: PairOptions) -> RolloutEngineSettings:
     """The engine for a policy folder, with the motion pathway on and overlays needed."""
-    decoding = options.decoding or known.motion.decoding
-    motion = known.motion.model_copy(update={"enabled": True, "missing": "error", "decoding": decoding})
+    own = options.motion or known.motion
+    decoding = options.decoding or own.decoding
+    motion = own.model_copy(update={"enabled": True, "missing": "error", "decoding": decoding})
     settings = replace(known, motion=motion, video=options.video or known.video)
     return engine_settings(folder, settings, max_new_tokens=options.max_new_tokens)
 
@@ -92,7 +94,7 @@ def read_samples(
     from owlcap.data.rows import read_rows
 
     if Path(source).suffix != ".jsonl":
-        files = _pictures(Path(overlays)) if overlays is not None else ()
+        files = pictures(Path(overlays)) if overlays is not None else ()
         return [Sample("video", str(source), prompt or known.prompt, "", "", overlays=files)]
     if overlays is not None:
         raise ConfigError("a folder of overlays belongs to one video", where=str(source), cure="leave out --overlays")
@@ -170,19 +172,3 @@ def _in_vllm(
             yield SynergyCaption(result.sample, result.completions[0], result.num_prompt_tokens)
         else:
             yield result
-
-
-def _pictures(folder: Path) -> tuple[str, ...]:
-    """The picture files of a folder, by name."""
-    try:
-        found = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-    except OSError as error:
-        raise DataError(f"the overlays cannot be read: {error.strerror}", where=str(folder)) from error
-    if not found:
-        raise DataError(
-            "the folder holds no overlays",
-            where=str(folder),
-            allowed=f"pictures ({', '.join(PICTURES)}): key frames with the body mesh drawn in",
-            cure="make them with owlcap motion extract, or leave out --overlays",
-        )
-    return tuple(found)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from owlcap.cli.app import app
 from owlcap.config import MotionSection, VideoSection
@@ -19,7 +19,7 @@ from owlcap.inference.explain import evidence_lines, evidence_table
 from owlcap.inference.settings import PolicySettings, write_settings
 from owlcap.inference.synergy import SynergyCaption
 from owlcap.models.tiny import make_tiny_model
-from owlcap.types import RolloutFailure
+from owlcap.types import Completion, RolloutFailure, RolloutGroup, VideoClip
 from tests.conftest import TEXTS, moving_square
 
 SHORT = PairOptions(max_new_tokens=6)
@@ -184,3 +184,78 @@ def test_the_command_prints_captions_and_evidence_and_writes_the_evidence(
     assert "visual branch" in answer.stdout
     clips = {json.loads(line)["clip"] for line in lines.read_text().splitlines()}
     assert clips == {"row-0", "row-2"}
+
+
+# Settings of the motion pathway on the command line. No engine starts: what it would be given is looked at.
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[VideoClip]:
+    """The clips that `owlcap caption` without --msd would give to its engine."""
+    seen: list[VideoClip] = []
+
+    def draw(settings, requests, clips):
+        seen.extend(clips.values())
+        return [RolloutGroup(requests[0].sample, (Completion((1,), (-0.5,), "A square moves.", "stop", 0),))]
+
+    monkeypatch.setattr("owlcap.inference.caption.draw_in_process", draw)
+    return seen
+
+
+def caption(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["caption", *map(str, arguments)])
+
+
+def test_overlays_of_a_folder_are_shown_without_msd_too(
+    model: Path, overlays: Path, toy_clips: tuple[Path, ...], drawn: list[VideoClip]
+) -> None:
+    answer = caption(model, toy_clips[0], "--overlays", overlays)
+    assert (answer.stdout, answer.stderr) == ("A square moves.\n", "")
+    assert [len(clip.overlays) for clip in drawn] == [3]
+
+
+@pytest.mark.parametrize(
+    ("override", "why"), [("enabled=false", "motion.enabled=false"), ("missing=visual", "it gives no overlays")]
+)
+def test_a_motion_policy_that_sees_no_overlays_says_so(
+    model: Path, toy_clips: tuple[Path, ...], drawn: list[VideoClip], override: str, why: str
+) -> None:
+    answer = caption(model, toy_clips[0], "pose.source=toy", override)
+    assert answer.stdout == "A square moves.\n"
+    assert answer.stderr.startswith("note: the policy takes overlays, and this caption is of the video alone")
+    assert why in answer.stderr
+    assert [clip.overlays for clip in drawn] == [()]
+
+
+@pytest.mark.parametrize("msd", [(), ("--msd",)])
+def test_the_pose_source_of_the_command_line_wins(
+    model: Path, toy_clips: tuple[Path, ...], drawn: list[VideoClip], msd: tuple[str, ...]
+) -> None:
+    error = caption(model, toy_clips[0], *msd, "pose.source=toy").exception
+    assert isinstance(error, DataError)
+    assert "not one of the toy world" in str(error)  # and not that the policy's ViTPose is missing
+    assert str(error).count("where:") == 1
+    assert drawn == []
+
+
+def test_a_checkpoint_that_takes_no_overlays_is_refused_some(
+    tiny_policy: Path, overlays: Path, toy_clips: tuple[Path, ...], drawn: list[VideoClip]
+) -> None:
+    error = caption(tiny_policy, toy_clips[0], "--overlays", overlays).exception
+    assert isinstance(error, ModelError)
+    assert "takes no overlays" in str(error)
+    assert drawn == []
+
+
+def test_a_plain_checkpoint_is_asked_as_before(
+    tiny_policy: Path, toy_clips: tuple[Path, ...], drawn: list[VideoClip]
+) -> None:
+    answer = caption(tiny_policy, toy_clips[0])
+    assert (answer.stdout, answer.stderr) == ("A square moves.\n", "")
+    assert [clip.overlays for clip in drawn] == [()]
+
+
+def test_a_data_file_without_msd_is_refused(model: Path, data: Path) -> None:
+    error = caption(model, data).exception
+    assert isinstance(error, ConfigError)
+    assert error.cure == "add --msd"

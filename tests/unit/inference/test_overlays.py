@@ -10,8 +10,9 @@ import pytest
 from owlcap.config import MotionSection
 from owlcap.data.rows import read_rows
 from owlcap.data.toy.world import make_toy_world
-from owlcap.errors import DataError
-from owlcap.inference.overlays import with_overlays
+from owlcap.errors import ConfigError, DataError
+from owlcap.inference.overlays import policy_motion, with_overlays
+from owlcap.inference.settings import PolicySettings, write_settings
 from owlcap.types import Sample
 
 
@@ -47,3 +48,36 @@ def test_a_clip_that_gives_none_is_an_error_or_shown_alone(motion: MotionSection
     with pytest.raises(DataError, match="not one of the toy world"):
         with_overlays(stranger, motion)
     assert with_overlays(stranger, motion.model_copy(update={"missing": "visual"})) == stranger
+
+
+# Motion settings of `owlcap caption`.
+
+
+@pytest.fixture
+def policy(tmp_path: Path, motion: MotionSection) -> Path:
+    """A folder that keeps the motion settings of its training."""
+    folder = tmp_path / "policy"
+    folder.mkdir()
+    write_settings(folder, PolicySettings(motion=motion))
+    return folder
+
+
+def test_what_nobody_names_is_as_the_policy_was_trained(policy: Path, motion: MotionSection, tmp_path: Path) -> None:
+    assert policy_motion(policy, None, ()) == motion
+    file = tmp_path / "motion.yaml"
+    file.write_text("key_frames:\n  method: uniform\nmesh:\n  num_steps: 4\n")
+    found = policy_motion(policy, str(file), ["mesh.num_steps=5", "motion.missing=visual"])
+    assert found.key_frames == motion.key_frames.model_copy(update={"method": "uniform"})
+    assert (found.mesh.num_steps, found.missing, found.pose, found.enabled) == (5, "visual", motion.pose, True)
+
+
+def test_motion_settings_turn_the_pathway_on_where_no_one_kept_it(tmp_path: Path) -> None:
+    assert not policy_motion(tmp_path, None, ()).enabled
+    assert policy_motion(tmp_path, None, ["pose.source=toy"]).enabled
+    assert not policy_motion(tmp_path, None, ["pose.source=toy", "enabled=false"]).enabled
+
+
+def test_an_override_that_cannot_be_used_is_named_as_it_was_typed(policy: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        policy_motion(policy, None, ["pose.max_gap=-1"])
+    assert caught.value.where == "override pose.max_gap=-1"
