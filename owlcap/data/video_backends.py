@@ -49,6 +49,12 @@ class DecordReader:
             try:
                 batch = self._reader.get_batch(list(indices[start : start + FRAMES_PER_READ])).asnumpy()
             except self._errors as error:
+                if "size must exactly match" in str(error):  # its copy of frames that are 8, 16 or 24 pixels wide
+                    raise VideoError(
+                        "decord cannot read frames as narrow as this video's",
+                        where=self._path,
+                        cure="set video.backend=pyav (for overlays motion.extract.backend=pyav), or remove its row",
+                    ) from error
                 raise _unreadable(self._path, error) from error
             yield from batch
 

@@ -163,6 +163,15 @@ def test_a_sound_file_has_no_video_stream(tmp_path):
         decode(tmp_path / "sound.wav", TOY.model_copy(update={"backend": "pyav"}))
 
 
+def test_frames_too_narrow_for_decord_name_the_backend_that_reads_them(tmp_path):
+    path = write_clip(tmp_path / "tiny.mp4", moving_square(0, 4, 16, 16))
+    with pytest.raises(VideoError, match="narrow") as error:
+        decode(path, TOY)
+    assert error.value.where == str(path)
+    assert "video.backend=pyav" in str(error.value)
+    assert decode(path, TOY.model_copy(update={"backend": "pyav"})).frames.shape[0] == 4
+
+
 def test_a_segment_outside_of_the_clip_is_an_error_with_the_allowed_times(toy_clips):
     with pytest.raises(VideoError, match="holds no frame") as caught:
         decode(toy_clips[0], TOY, start_s=5.0, end_s=6.0)
