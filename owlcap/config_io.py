@@ -74,12 +74,12 @@ def load_run(path_or_name: str | Path, overrides: Sequence[str] = ()) -> SftRun 
     merged = OmegaConf.merge(*(layer.settings for layer in layers))
     for override in given:
         _apply(override, merged)
-    values = _resolve(merged, path)
+    values = _resolve(merged, path, given)
     kind = values.get("kind")
     if kind not in KINDS:
         raise ConfigError(
             f"kind is {kind!r}" if "kind" in values else "the run has no `kind`",
-            where=str(path),
+            where=_place([*layers, *given], ("kind",)) or str(path),
             allowed=", ".join(KINDS),
             cure="add `kind: sft` or `kind: rl` to the file (files under configs/base/ are not runs by themselves)",
         )
@@ -98,7 +98,7 @@ def load_data_run(path_or_name: str | Path | None, overrides: Sequence[str] = ()
     given = [read_override(text) for text in overrides]
     for override in given:
         _apply(override, merged)
-    return _checked(DataPipelineRun, _resolve(merged, path), path, (*layers, *given))
+    return _checked(DataPipelineRun, _resolve(merged, path, given), path, (*layers, *given))
 
 
 def load_rewards(path_or_name: str | Path, overrides: Sequence[str] = ()) -> RewardsSection:
@@ -169,7 +169,7 @@ def _load_part(
     if not isinstance(section, DictConfig):
         raise ConfigError(f"{name} is {section!r}", where=_place(layers, (name,)), allowed="a section of keys")
     inside: Key = (name,) if whole else ()
-    return _checked(schema, _resolve(section, path), path, (*layers, *given), inside)
+    return _checked(schema, _resolve(section, path, given), path, (*layers, *given), inside)
 
 
 def _in_part(name: str, override: Override, whole: bool) -> Override:
@@ -185,11 +185,15 @@ def _checked(
     schema: type[Schema], values: dict[str, Any], path: Path, layers: Sequence[Layer | Override], inside: Key = ()
 ) -> Schema:
     """The values as a frozen section; `inside` is the key that they stand under in the layers."""
+    given = " ".join(layer.text for layer in layers if isinstance(layer, Override))
+    whole = f"{path} with {given}" if given else str(path)  # of settings that do not fit each other
     try:
         # Strict JSON mode: lists become tuples and whole numbers floats, but "8" is not 8 and 1 is not true.
         return schema.model_validate_json(to_json(values), strict=True)
     except ValidationError as error:
-        raise describe_invalid(schema, error, str(path), lambda key: _place(layers, (*inside, *key))) from error
+        raise describe_invalid(
+            schema, error, str(path), lambda key: _place(layers, (*inside, *key)) or (None if key else whole)
+        ) from error
 
 
 class _Dumper(yaml.SafeDumper):
@@ -312,8 +316,8 @@ def read_override(text: str) -> Override:
         ConfigError: there is no key, or the value is not YAML.
     """
     name, equals, value = text.partition("=")
-    parts = name.strip().replace("[", ".").replace("]", "").split(".")
-    if not equals or not all(parts):
+    key = _key(name)
+    if not equals or "" in key:
         raise ConfigError(f"the override {text!r} is not of the form key.sub=value", cure="for example seed=7")
     try:
         parsed = OmegaConf.to_container(OmegaConf.create(f"value: {value}"))
@@ -321,8 +325,12 @@ def read_override(text: str) -> Override:
         raise ConfigError(
             f"the value of the override {text!r} is not YAML", cure=f"quote it: '{name}=\"...\"'"
         ) from error
-    key = tuple(int(part) if part.isdecimal() else part for part in parts)
     return Override(text, key, parsed["value"] if isinstance(parsed, dict) else None)
+
+
+def _key(name: str) -> Key:
+    parts = name.strip().replace("[", ".").replace("]", "").split(".")
+    return tuple(int(part) if part.isdecimal() else part for part in parts)
 
 
 def _apply(override: Override, merged: DictConfig | ListConfig) -> None:
@@ -335,19 +343,20 @@ def _apply(override: Override, merged: DictConfig | ListConfig) -> None:
         ) from error
 
 
-def _resolve(merged: DictConfig | ListConfig, path: Path) -> dict[str, Any]:
+def _resolve(merged: DictConfig | ListConfig, path: Path, given: Sequence[Override]) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise _unresolved(error, path) from error
+        raise _unresolved(error, path, given) from error
     return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}
 
 
-def _unresolved(error: OmegaConfBaseException, path: Path) -> ConfigError:
+def _unresolved(error: OmegaConfBaseException, path: Path, given: Sequence[Override] = ()) -> ConfigError:
     key = getattr(error, "full_key", None)
+    where = f"{path}, key {key}" if key else str(path)
     return ConfigError(
         str(error).splitlines()[0],
-        where=f"{path}, key {key}" if key else str(path),
+        where=_place(given, _key(str(key))) or where,
         cure="`${a.b}` names another key of the same run from the top; `???` must be given as an override",
     )
 

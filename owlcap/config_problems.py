@@ -74,7 +74,7 @@ def _problem(schema: type[BaseModel], details: ErrorDetails, path: str, place: C
             f"did you mean {nearest[0]}?" if nearest else None,
         )
     if kind == "missing":
-        return Problem(f"{name} has no value", path, allowed_at(schema, key), f"add it to the file, or {name}=VALUE")
+        return Problem(f"{name} has no value", where, allowed_at(schema, key), f"add it to the file, or {name}=VALUE")
     if kind == "value_error":
         reason = details["msg"].removeprefix("Value error, ")
         return Problem(f"{name}: {reason}" if name else reason, where, None, None)

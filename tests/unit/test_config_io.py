@@ -114,6 +114,17 @@ class TestUnknownKeys:
         assert error.where == "override rollout.group_sise=4"
         assert error.cure == "did you mean group_size?"
 
+    @pytest.mark.parametrize(
+        "override", ["kind=x", "run_dir=${nowhere}", "rewards.terms=[{weight: 1}]", "video.min_frames=900"]
+    )
+    def test_an_override_is_named_whatever_is_wrong_with_it(self, override: str) -> None:
+        assert refusal("toy_grpo", override).where == f"override {override}"
+
+    def test_overrides_that_do_not_fit_the_rest_of_the_run_are_named_beside_the_file(self) -> None:
+        error = refusal("toy_grpo", "rollout.prompts_per_step=7", "seed=3")
+        assert "prompts_per_step is 7" in error.what
+        assert error.where == f"{find_config('toy_grpo')} with rollout.prompts_per_step=7 seed=3"
+
     def test_inside_a_list(self) -> None:
         error = refusal("toy_grpo", "rewards.terms[0].wight=2")
         assert error.what == "unknown key rewards.terms[0].wight (value 2)"
