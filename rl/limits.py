@@ -25,9 +25,9 @@ def check_limits(batch: StepBatch, state: TrainerState, cfg: RlRun) -> None:
     num_prompts = state.num_prompts + len(batch.rows)
     allowed = cfg.data.max_bad_rows_share
     if batch.num_failed and num_prompts >= MIN_PROMPTS_TO_JUDGE_DATA and num_failed > allowed * num_prompts:
-        last = [row for row in batch.rows if row.failure][-1]
+        last, failure = [(row.id, row.failure.split("\n")[0]) for row in batch.rows if row.failure][-1]
         raise DataError(
-            f"{num_failed} of {num_prompts} prompts gave no captions, last {last.id}: {last.failure}",
+            f"{num_failed} of {num_prompts} prompts gave no captions, last {last}: {failure}",
             where=f"{cfg.data.train} (each is named in the run's rollouts/ folder)",
             allowed=f"data.max_bad_rows_share={allowed:g}",
             cure="mend or remove those rows, or raise data.max_bad_rows_share; then go on with --resume",

@@ -50,7 +50,8 @@ class BadClips:
                 logger.warning("left out %s: %s", clip.id, clip.reason)
         allowed = max(math.floor(self._max_share * self._num_rows), MIN_ALLOWED) if self._max_share else 0
         if len(self) > allowed:
-            first, reason = next(iter(self._reasons.items()))
+            first, told = next(iter(self._reasons.items()))
+            reason = told.split("\n")[0]  # the rest says where, and so does this error
             raise DataError(
                 f"{len(self)} of {self._num_rows} clips cannot be used, first {first}: {reason}",
                 where=self._where,

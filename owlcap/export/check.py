@@ -91,8 +91,9 @@ def _usable(results: Sequence[RolloutGroup | RolloutFailure], folder: Path) -> t
     """The groups, or ExportError for a probe clip that the policy cannot take."""
     for result in results:
         if isinstance(result, RolloutFailure):
+            reason = result.reason.split("\n")[0]
             raise ExportError(
-                f"the policy cannot take the probe clip: {result.reason}",
+                f"the policy cannot take the probe clip: {reason}",
                 where=str(folder),
                 cure="give the video settings that it was trained with",
             )

@@ -74,7 +74,7 @@ class ScriptedPool:
         self.script.asked.append([request.sample.id for request in requests])
         for request in reversed(requests):
             if request.sample.id in self.script.bad_clips:
-                yield RolloutFailure(request.sample, "VideoError", "the file is empty")
+                yield RolloutFailure(request.sample, "VideoError", "the file is empty\n  where: a.mp4")
                 continue
             version = self.script.version if self.script.samples_from is None else self.script.samples_from
             completions = tuple(Completion((1, 2), (-0.5, -0.5), f"{i}", "stop", version) for i in range(2))
@@ -257,8 +257,9 @@ def test_a_bad_clip_is_counted_and_the_run_goes_on(tmp_path: Path) -> None:
 def test_too_many_bad_clips_stop_the_run_with_a_checkpoint(tmp_path: Path) -> None:
     cfg = config(tmp_path)
     script = Script(bad_clips=frozenset(f"clip-{i}" for i in range(0, NUM_ROWS, 2)))
-    with pytest.raises(DataError, match=r"2\d of 50 prompts gave no captions"):
+    with pytest.raises(DataError, match=r"2\d of 50 prompts gave no captions") as caught:
         train(cfg, script)
+    assert str(caught.value).count("where:") == 1
     assert len(script.asked) == 5  # not before 50 prompts were asked for
     assert load_meta(checkpoint(cfg)).step == 4
     assert not script.exported

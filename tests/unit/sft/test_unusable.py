@@ -24,6 +24,13 @@ def test_one_more_stops_the_run_and_says_what_was_wrong_first() -> None:
     assert "max_bad_rows_share=0.1: 2 clips" in str(error.value)
 
 
+def test_the_error_says_where_once() -> None:
+    bad = BadClips(20, 0.0, "train.jsonl")
+    with pytest.raises(DataError) as error:
+        bad.add([BadClip("a", "the video file is empty\n  where: a.mp4")])
+    assert str(error.value).count("where:") == 1
+
+
 def test_a_small_data_set_is_not_given_up_for_one_clip() -> None:
     bad = BadClips(num_rows=44, max_share=0.02, where="train.jsonl")
     bad.add([BadClip("a", "truncated")])
