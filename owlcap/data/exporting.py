@@ -13,7 +13,8 @@ from pathlib import Path
 from owlcap.config import DataSection
 from owlcap.data.formats import swift, verl_parquet
 from owlcap.data.outputs import check_output, other_formats
-from owlcap.data.rows import VIDEO_MARK, Row, scan_rows, write_rows
+from owlcap.data.row import VIDEO_MARK
+from owlcap.data.rows import Row, scan_rows, write_rows
 from owlcap.errors import DataError
 from owlcap.types import Sample
 

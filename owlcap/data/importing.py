@@ -24,7 +24,8 @@ from owlcap.data.formats.reading import Found, Problem
 from owlcap.data.formats.turns import BadRow, VideoBytes
 from owlcap.data.formats.webdataset_tar import SHARD_ENDINGS
 from owlcap.data.outputs import check_output
-from owlcap.data.rows import Row, parse_row, write_rows
+from owlcap.data.row import parse_row
+from owlcap.data.rows import Row, write_rows
 from owlcap.errors import DataError, VideoError
 
 EXAMPLES = 3  # of each kind of problem that are shown

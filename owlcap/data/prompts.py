@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from owlcap.data.rows import VIDEO_MARK
+from owlcap.data.row import VIDEO_MARK
 from owlcap.errors import ModelError, PromptError
 from owlcap.types import OverlayInputs, Prompt, Sample, VideoClip, VisionInputs
 

@@ -18,7 +18,7 @@ from typing import overload
 import numpy as np
 
 from owlcap.config import DataSection
-from owlcap.data.rows import parse_row
+from owlcap.data.row import parse_row
 from owlcap.data.text_file import no_rows, skip_mark
 from owlcap.errors import DataError
 from owlcap.types import Sample

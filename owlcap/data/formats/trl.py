@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from owlcap.data.formats.turns import BadRow, Turns, VideoBytes, mark_video, one_video, own_keys, pair_up, row_id
-from owlcap.data.rows import VIDEO_MARK
+from owlcap.data.row import VIDEO_MARK
 
 REFERENCES = ("solution", "ground_truth")
 

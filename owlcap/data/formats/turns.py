@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from owlcap.data.rows import VIDEO_MARK, Message, Row
+from owlcap.data.row import VIDEO_MARK
+from owlcap.data.rows import Message, Row
 
 IMAGE_MARK = "<image>"  # LLaVA marks videos with it too
 PLAIN_CAPTION = "Describe the video in detail."  # asked where a format has captions but no questions

@@ -22,7 +22,8 @@ from owlcap.data.pipeline.journal import key_of
 from owlcap.data.pipeline.output import NUMBER, TEXT, TRUTH, UNITS_TYPE, read_records, write_records
 from owlcap.data.pipeline.run import Progress, Say, pending, run_step
 from owlcap.data.pipeline.step import Tools, asked, template_of
-from owlcap.data.rows import VIDEO_MARK, Row, write_rows
+from owlcap.data.row import VIDEO_MARK
+from owlcap.data.rows import Row, write_rows
 from owlcap.data.text_file import no_rows
 from owlcap.errors import DataError
 from owlcap.types import Label, Unit

@@ -28,7 +28,8 @@ from owlcap.data.pipeline.journal import key_of
 from owlcap.data.pipeline.output import JSON, NUMBER, TEXT, TIMES, write_records
 from owlcap.data.pipeline.run import Progress, Say, StepRun, pending, ray_for, recorded, run_step
 from owlcap.data.pipeline.step import asked
-from owlcap.data.rows import VIDEO_MARK, Row, write_rows
+from owlcap.data.row import VIDEO_MARK
+from owlcap.data.rows import Row, write_rows
 from rewards.templates import PromptTemplate
 
 COLUMNS = {

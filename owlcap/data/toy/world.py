@@ -24,7 +24,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from owlcap.data.rows import VIDEO_MARK, FactRow, Row, write_rows
+from owlcap.data.row import VIDEO_MARK
+from owlcap.data.rows import FactRow, Row, write_rows
 from owlcap.data.toy.captions import write_captions
 from owlcap.data.toy.scene import SPLITS, Split, make_scene
 from owlcap.errors import DataError
