@@ -1,8 +1,10 @@
 """The motion pathway on toy videos: what each of its parts adds, and what it does when poses are bad.
 
-    python benchmarks/macm_evidence.py ROOT [--train 1500] [--test 200] [--seeds 3] [--epochs 3]
+    python benchmarks/macm_evidence.py ROOT [--pretrain 4000] [--train 1000] [--test 200] [--seeds 3]
 
-Makes toy clips, a tiny base model and overlays in ROOT (kept, and found again), then trains for every seed
+Makes toy clips, a tiny base model and overlays in ROOT (kept, and found again). The base model is trained on captions
+of --pretrain clips first, as Qwen2.5-VL knows videos before it sees an overlay. Then trains from it, for every seed,
+on --train other clips
 
 - visual: the base model on videos alone (`owlcap sft toy_sft`);
 - motion: with overlays of pose-aware key frames (`owlcap sft toy_macm_sft`), every second clip without them, so that
@@ -62,9 +64,10 @@ class Place:
     """Where everything is, and how much of it there is."""
 
     root: Path
+    num_pretrain: int
     num_train: int
-    num_rows: int  # of them that are trained on
     num_test: int
+    pretrain_epochs: int
     num_epochs: int
     learning_rate: float
     hidden: float
@@ -76,21 +79,23 @@ def main() -> None:
     """Make what is missing, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
-    parser.add_argument("--train", type=int, default=1500)
-    parser.add_argument("--rows", type=int, help="train on the first so many of them alone")
+    parser.add_argument("--pretrain", type=int, default=4000)
+    parser.add_argument("--train", type=int, default=1000)
     parser.add_argument("--test", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--pretrain-epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--hidden", type=float, default=0.5)
     parser.add_argument("--wrong", type=float, default=0.5)
     parser.add_argument("--fit-steps", type=int, default=30, help="of the body's fit; fewer are faster and worse")
     given = parser.parse_args()
     place = Place(
         given.root.absolute(),
+        given.pretrain,
         given.train,
-        given.rows or given.train,
         given.test,
+        given.pretrain_epochs,
         given.epochs,
         given.lr,
         given.hidden,
@@ -127,10 +132,12 @@ def once(path: Path, make: Callable[[], None]) -> Path:
 def make_data(place: Place) -> None:
     """Clips, base models, overlays of all clips, and the training rows of every arm."""
     root, data = place.root, place.root / "data"
-    counts = ("--num-train", place.num_train, "--num-validation", 32, "--num-test", place.num_test)
+    num_clips = place.num_train + place.num_pretrain
+    counts = ("--num-train", num_clips, "--num-validation", 32, "--num-test", place.num_test)
     once(root / "base", lambda: owlcap("data", "toy", data, *counts, "--base", root / "base"))
-    once(train_rows(place), lambda: first_rows(place))
-    once(root / "base_macm", lambda: owlcap("model", "add-motion", root / "base", root / "base_macm"))
+    once(train_rows(place), lambda: split_rows(place))
+    once(pretrained(place), lambda: pretrain(place))
+    once(root / "base_macm", lambda: owlcap("model", "add-motion", pretrained(place), root / "base_macm"))
     for name in ("pose", "uniform"):
         whole = overlays_of(place, "train", name)
         once(root / f"train.{name}.half.jsonl", lambda whole=whole, name=name: halve(whole, root, name))
@@ -139,14 +146,20 @@ def make_data(place: Place) -> None:
 
 
 def train_rows(place: Place) -> Path:
-    """The rows that are trained on; beside the videos that they name."""
-    return place.root / "data" / f"train.{place.num_rows}.jsonl"
+    """The rows that every arm is trained on; beside the videos that they name."""
+    return place.root / "data" / "arms.jsonl"
 
 
-def first_rows(place: Place) -> None:
-    """Write them."""
+def pretrain_rows(place: Place) -> Path:
+    """The rows that the base model is trained on."""
+    return place.root / "data" / "pretrain.jsonl"
+
+
+def split_rows(place: Place) -> None:
+    """Write both."""
     lines = (place.root / "data" / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    train_rows(place).write_text("".join(lines[: place.num_rows]), encoding="utf-8")
+    pretrain_rows(place).write_text("".join(lines[place.num_train :]), encoding="utf-8")
+    train_rows(place).write_text("".join(lines[: place.num_train]), encoding="utf-8")
 
 
 def overlays_of(place: Place, split: str, name: str) -> Path:
@@ -171,24 +184,40 @@ def model_of(place: Place, arm: str, seed: int) -> Path:
     return place.root / "runs" / f"{arm}-{seed}" / "model"
 
 
-def train(place: Place, arm: str, seed: int) -> None:
-    """Train one model, unless it is there."""
-    root = place.root
-    settings = [
-        f"name={arm}-{seed}",
-        f"run_dir={root}/runs",
+def sft_settings(place: Place, name: str, seed: int) -> list[str]:
+    """What all trainings share."""
+    return [
+        f"name={name}",
+        f"run_dir={place.root}/runs",
         f"seed={seed}",
-        f"optimizer.lr={place.learning_rate}",
-        f"sft.num_epochs={place.num_epochs}",
         "sft.validate_every_steps=100000",
         "sft.num_validation=32",
         "cluster.learner_ranks=1",
         "cluster.cpus_per_learner=1",
         "data.target=full",  # captions that leave nothing out
-        f"data.validation={root}/data/validation.jsonl",
+        f"data.validation={place.root}/data/validation.jsonl",
     ]
+
+
+def pretrained(place: Place) -> Path:
+    """Where the base model is that knows videos."""
+    return place.root / "runs" / "pretrained" / "model"
+
+
+def pretrain(place: Place) -> None:
+    """Train it."""
+    settings = sft_settings(place, "pretrained", 0)
+    settings += [f"model.path={place.root}/base", f"data.train={pretrain_rows(place)}"]
+    owlcap("sft", "toy_sft", *settings, f"sft.num_epochs={place.pretrain_epochs}")
+
+
+def train(place: Place, arm: str, seed: int) -> None:
+    """Train one model, unless it is there."""
+    root = place.root
+    settings = sft_settings(place, f"{arm}-{seed}", seed)
+    settings += [f"optimizer.lr={place.learning_rate}", f"sft.num_epochs={place.num_epochs}"]
     if arm == "visual":
-        settings += [f"model.path={root}/base", f"data.train={train_rows(place)}"]
+        settings += [f"model.path={pretrained(place)}", f"data.train={train_rows(place)}"]
     else:
         name = "pose" if arm == "motion" else "uniform"
         settings += [
@@ -300,7 +329,13 @@ def print_table(place: Place, clips: dict[str, list[list[dict[str, float]]]], nu
             }
         rows[title] = cells
         print(f"| {title} | {' | '.join(shown(cells[name]) for name in FIGURES)} |")
-    settings = {"train": place.num_rows, "test": place.num_test, "epochs": place.num_epochs, "lr": place.learning_rate}
+    settings = {
+        "pretrain": place.num_pretrain,
+        "train": place.num_train,
+        "test": place.num_test,
+        "epochs": place.num_epochs,
+        "lr": place.learning_rate,
+    }
     bad = {"hidden": place.hidden, "wrong": place.wrong}
     print(json.dumps({"benchmark": "macm_evidence", "seeds": num_seeds, **settings, **bad, "s": seconds, "rows": rows}))
 
