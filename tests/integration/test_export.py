@@ -6,7 +6,6 @@ import base64
 import errno
 import os
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from owlcap.inference.settings import PolicySettings, find_settings, write_setti
 from owlcap.models.tiny import make_tiny_model
 from owlcap.types import Sample
 from tests.conftest import TEXTS
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -111,12 +111,6 @@ def test_the_printed_line_serves_the_policys_own_caption(exported: ExportReport,
         alone = ask(port, exported.settings, "owl", clip)
     assert reply["choices"][0]["message"]["content"].strip() == exported.figures.caption, "".join(log[-30:])
     assert alone["choices"][0]["message"]["content"].strip() != exported.figures.caption
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @contextmanager

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.cluster_utils import Cluster
+
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -39,11 +42,15 @@ print("JOB " + json.dumps({"files": sorted(os.listdir()), "here": here, "modules
 
 @pytest.fixture
 def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of a local cluster that takes jobs."""
+    """Address of a local cluster that takes jobs, beside any other Ray of this machine."""
     monkeypatch.setenv("PATH", f"{PROGRAMS}:{os.environ['PATH']}")  # of the cluster's processes
-    context = ray.init(address="local", num_cpus=2, include_dashboard=True, log_to_driver=False)
+    ports = {"dashboard_port": free_port(), "dashboard_agent_listen_port": free_port()}
+    head = {"num_cpus": 2, "include_dashboard": True, **ports}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    context = ray.init(address=cluster.address, log_to_driver=False)
     yield f"http://{context.dashboard_url}"
     ray.shutdown()
+    cluster.shutdown()
 
 
 def submitted(dashboard: str, *entrypoint: str) -> str:
