@@ -63,11 +63,7 @@ def caption_video(
     settings = replace(known, video=video_section or known.video, motion=motion, prompt=prompt or known.prompt)
     engine = engine_settings(folder, settings, max_new_tokens=max_new_tokens)
     if motion.enabled and not has_motion(folder):
-        raise ModelError(
-            "the checkpoint has no motion merger, so it takes no overlays",
-            where=str(folder),
-            cure=f"leave out overlays and motion settings, or owlcap model add-motion {folder} OUT and train OUT",
-        )
+        raise _takes_no_overlays(folder)
     sample = with_overlays(Sample("video", str(video), settings.prompt, "", "", overlays=given), settings.motion)
     if not sample.overlays and has_motion(folder):
         why = "it gives no overlays" if motion.enabled else "motion.enabled=false; enabled=true makes overlays"
@@ -80,3 +76,11 @@ def caption_video(
     if isinstance(result, RolloutFailure):
         raise getattr(errors, result.error)(result.reason)
     return result.completions[0].text.strip()
+
+
+def _takes_no_overlays(folder: Path) -> ModelError:
+    return ModelError(
+        "the checkpoint has no motion merger, so it takes no overlays",
+        where=str(folder),
+        cure=f"leave out overlays and motion settings, or owlcap model add-motion {folder} OUT and train OUT",
+    )
