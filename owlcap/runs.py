@@ -27,7 +27,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -191,7 +191,20 @@ class RunDir:
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()
-            yield
+            try:
+                yield
+            except BaseException:
+                if not self.config_file.exists():
+                    self._leave_nothing()
+                raise
+
+    def _leave_nothing(self) -> None:
+        """Remove what a start that was refused has made; what else lies in the folder stays."""
+        for file in (self.logs / "driver.log", self.path / ".lock"):
+            file.unlink(missing_ok=True)
+        for folder in (self.tensorboard, self.rollouts, self.evaluations, self.checkpoints, self.logs, self.path):
+            with suppress(OSError):  # not empty
+                folder.rmdir()
 
     def _has_results(self) -> bool:
         return self.metrics_file.exists() or self.model.exists() or any(self.checkpoints.glob("*"))

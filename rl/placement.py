@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from owlcap.config import ClusterSection, RlRun
 from owlcap.errors import PlacementError
 from owlcap.models.attention import DESCRIBED, chosen_attention
+from owlcap.models.load import may_be_model
 from rewards.catalogue import judge_calls
 from rl.nodes import ROUNDING, ActorPlan, Layout, Node, lay_out
 from rl.reference import Reference, reference_of
@@ -336,6 +337,8 @@ def _notes(cfg: RlRun) -> tuple[str, ...]:
         notes.append("cluster.motion_actors are planned for, but motion.enabled is false: nothing would use them")
     files = {"data.train": cfg.data.train, "evaluation.data": cfg.evaluation.data}
     notes += [f"{key} ({file}) is not there yet" for key, file in files.items() if file and not Path(file).is_file()]
+    models = {"model.path": cfg.model.path, "reference_model": cfg.reference_model}
+    notes += [f"{key} ({path}) is not there yet" for key, path in models.items() if path and not may_be_model(path)]
     if _num_steps(cfg) is None:
         notes.append("the run's length is unknown until data.train is there")
     return tuple(notes)

@@ -97,11 +97,12 @@ def run_rl(cfg: RlRun, resume: bool = False) -> Path:
         setup_logging(folder=run.logs)
         checkpoint = CheckpointStore(run.checkpoints, cfg.checkpoint.keep).latest() if resume else None
         if checkpoint is not None:
-            check_run(checkpoint, cfg, origin)
+            check_run(checkpoint, cfg, origin, num_steps(cfg, order.steps_per_epoch))
         with start_ray(cfg.cluster, run.path):
             stop.arm()
             plan(cfg, joined_cluster()).check()
-            run.record(cfg)
+            if checkpoint is None:
+                run.record(cfg)
             with start_actors(cfg, num_steps(cfg, order.steps_per_epoch)) as actors:
                 return _Trainer(cfg, run, samples, order, evaluator, actors, stop, origin).run(resume)
 
@@ -176,6 +177,7 @@ class _Trainer:
         """Train from the newest checkpoint or from the start, and export."""
         if resume:
             self._restore()
+            self.run_dir.record(self.cfg)
         if self.state.step < self.last_step:
             self.run_dir.set_model_aside()
         metrics = MetricsWriter(self.run_dir, self.cfg.tracking, resumed_at=self.state.step if resume else None)

@@ -55,9 +55,10 @@ def run_sft(cfg: SftRun, resume: bool = False) -> Path:
         setup_logging(folder=run.logs)
         checkpoint = CheckpointStore(run.checkpoints, cfg.checkpoint.keep).latest() if resume else None
         if checkpoint is not None:
-            check_run(checkpoint, cfg, origin)
+            check_run(checkpoint, cfg, origin, plan.total_steps)
         cfg = _absolute(cfg)
-        run.record(cfg)
+        if checkpoint is None:
+            run.record(cfg)
         with start_ray(cfg.cluster, run.path):
             stop.arm()
             group = make_worker_group(SftWorker, (_spec(cfg, plan), SftTask(cfg.data, cfg.sft)), cfg.cluster)
@@ -120,7 +121,9 @@ class _Trainer:
             self.plan.total_steps,
         )
         layout = reports[0].layout
-        self.step = self.saved_step = self._restore(layout) if resume else 0
+        if resume:
+            self.step = self.saved_step = self._restore(layout)
+            self.run_dir.record(self.cfg)
         if self.step < self.plan.total_steps:
             self.run_dir.set_model_aside()
         # A run that crashed before its first checkpoint starts anew: nothing it wrote is kept, step 0 included.

@@ -256,6 +256,11 @@ def policy_state_dict(model: Qwen2_5_VLForConditionalGeneration) -> Iterator[tup
         yield name, tensor.detach()
 
 
+def may_be_model(path: str | Path) -> bool:
+    """Whether this is a folder, or can be a checkpoint's name on the Hub."""
+    return Path(path).is_dir() or (not Path(path).exists() and HUB_NAME.fullmatch(str(path)) is not None)
+
+
 def model_folder(path: str | Path) -> Path:
     """The local folder of a checkpoint; a Hub name (`Qwen/Qwen2.5-VL-7B-Instruct`) is downloaded or found in the cache.
 
@@ -265,7 +270,7 @@ def model_folder(path: str | Path) -> Path:
     if Path(path).is_dir():
         return Path(path)
     cure = "make a model first (owlcap demo), correct model.path, or download the checkpoint into a folder"
-    if Path(path).exists() or not HUB_NAME.fullmatch(str(path)):
+    if not may_be_model(path):
         raise ModelError("there is no such model folder", where=str(path), cure=cure)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

@@ -35,6 +35,7 @@ _STEP = re.compile(r"step-(\d{8})")
 _HIDDEN = (".writing-", ".removing-")
 _ASIDE = "aside-"
 _SHOWN_DIFFERENCES = 8
+_SETTINGS = {"world_size": "cluster.learner_ranks", "zero_stage": "deepspeed.zero_stage", "dtype": "model.dtype"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +236,9 @@ def load_meta(checkpoint: Path) -> CheckpointMeta:
         ) from error
 
 
-def check_run(checkpoint: Path, cfg: Run, origin: Origin) -> None:
-    """Refuse, before anything starts, a checkpoint of another model, data or set-up than the run's.
+def check_run(checkpoint: Path, cfg: Run, origin: Origin, last_step: int) -> None:
+    """Refuse, before anything starts, a checkpoint of another model, data or set-up than the run's, or from behind its
+    last step.
 
     Args:
         origin: `origin_of` the run. A checkpoint written before that was recorded is taken, with a warning.
@@ -257,6 +259,13 @@ def check_run(checkpoint: Path, cfg: Run, origin: Origin) -> None:
         logger.warning("%s does not say of which model and data it is: not checked that they are the same", checkpoint)
     differences = origin_differences(meta.origin, origin) if meta.origin else []
     _refuse(checkpoint, differences + _layout_differences(saved, wanted))
+    if meta.step > last_step:
+        raise CheckpointError(
+            f"the run has {meta.step} steps behind it, and its settings end it after {last_step}",
+            where=str(checkpoint),
+            cure="resume with at least as many steps or epochs; a model of fewer steps: owlcap export "
+            f"{checkpoint.parent}/step-N OUT",
+        )
 
 
 def check_layout(checkpoint: Path, saved: Layout, current: Layout) -> None:
@@ -266,8 +275,8 @@ def check_layout(checkpoint: Path, saved: Layout, current: Layout) -> None:
 
 def _layout_differences(saved: Layout, current: Layout) -> list[str]:
     differences = [
-        f"{name}: checkpoint {getattr(saved, name)}, run {getattr(current, name)}"
-        for name in ("world_size", "zero_stage", "dtype")
+        f"{setting}: checkpoint {getattr(saved, name)}, run {getattr(current, name)}"
+        for name, setting in _SETTINGS.items()
         if getattr(saved, name) != getattr(current, name)
     ]
     differences += _adapter_differences(saved.adapters, current.adapters)
@@ -299,9 +308,10 @@ def _refuse(checkpoint: Path, differences: list[str]) -> None:
 
 def _adapter_differences(saved: Adapters | None, current: Adapters | None) -> list[str]:
     if saved is None or current is None:
-        return [] if saved is current else [f"LoRA: {'none' if saved is None else 'only'} in the checkpoint"]
+        ranks = ["none" if one is None else f"of rank {one.rank}" for one in (saved, current)]
+        return [] if saved is current else [f"model.lora: checkpoint {ranks[0]}, run {ranks[1]}"]
     return [
-        f"LoRA {'base model (weights that are not trained)' if name == 'base' else name}: "
+        f"{'model.path (weights that LoRA does not train)' if name == 'base' else f'model.lora.{name}'}: "
         f"checkpoint {getattr(saved, name)}, run {getattr(current, name)}"
         for name in ("rank", "alpha", "layers", "base")
         if getattr(saved, name) != getattr(current, name)

@@ -31,7 +31,11 @@ def origin_of(cfg: Run, num_rows: int) -> Origin:
         "seed": cfg.seed,
         "model.path": model,
         "data.train": f"{num_rows} rows, content {_file_digest(Path(cfg.data.train))}",
+        "model.freeze_vision": cfg.model.freeze_vision,
+        "model.freeze_projector": cfg.model.freeze_projector,
     }
+    if cfg.motion.enabled:
+        facts["model.freeze_motion_projector"] = cfg.model.freeze_motion_projector
     if isinstance(cfg, RlRun):
         reference = cfg.reference_model
         facts["reference_model"] = model if reference is None else model_fingerprint(reference)

@@ -159,8 +159,8 @@ def test_resuming_with_other_ranks_or_precision_is_refused_before_anything_start
     file = write_config(config(world, tmp_path), tmp_path)
     said = refusal("rl", file, "cluster.learner_ranks=1", "model.dtype=bf16", "--resume")
     assert "checkpoint belongs to another model or set-up" in said
-    assert "world_size: checkpoint 2, run 1" in said
-    assert "dtype: checkpoint fp32, run bf16" in said
+    assert "cluster.learner_ranks: checkpoint 2, run 1" in said
+    assert "model.dtype: checkpoint fp32, run bf16" in said
 
 
 def test_resuming_with_another_model_lists_what_differs(straight: RunDir, world: Path, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_run_that_crashed_at_the_end_of_an_epoch_goes_on_bit_for_bit(
     assert not (run / "model").exists()
 
     other = cfg.model_copy(update={"deepspeed": DeepSpeedSection(zero_stage=1)})
-    with pytest.raises(CheckpointError, match="zero_stage: checkpoint 2, run 1"):
+    with pytest.raises(CheckpointError, match=r"deepspeed\.zero_stage: checkpoint 2, run 1"):
         run_sft(other, resume=True)
 
     run_sft(cfg, resume=True)

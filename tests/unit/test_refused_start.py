@@ -62,6 +62,6 @@ def test_a_checkpoint_that_does_not_fit_leaves_settings_and_versions(command: tu
     before = files(run)
     meta = CheckpointMeta(2, DataCursor(), Layout(7, 0, "fp32", ()))
     CheckpointStore(run.checkpoints, 1).write(meta, lambda folder: (folder / "engine").mkdir())
-    with pytest.raises(CheckpointError, match="world_size: checkpoint 7"):
+    with pytest.raises(CheckpointError, match=r"cluster\.learner_ranks: checkpoint 7"):
         start(cfg, resume=True)
     assert files(run) == before

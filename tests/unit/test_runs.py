@@ -69,6 +69,30 @@ def test_a_run_that_failed_before_any_result_may_start_again(tmp_path: Path) -> 
     assert yaml.safe_load(run.config_file.read_text())["seed"] == 1
 
 
+def test_a_refused_start_leaves_nothing_of_its_own(tmp_path: Path) -> None:
+    run = RunDir.create(sft_run(tmp_path))
+    (run.logs / "driver.log").touch()
+    with pytest.raises(ConfigError), run.locked():
+        raise ConfigError("no cluster")
+    assert not run.path.exists()
+
+
+def test_what_a_refused_start_did_not_make_stays(tmp_path: Path) -> None:
+    run = RunDir.create(sft_run(tmp_path))
+    (run.path / "notes.txt").touch()
+    with pytest.raises(ConfigError), run.locked():
+        raise ConfigError("no cluster")
+    assert [path.name for path in run.path.iterdir()] == ["notes.txt"]
+
+
+def test_a_start_that_was_recorded_stays(tmp_path: Path) -> None:
+    run = started(sft_run(tmp_path))
+    with pytest.raises(ConfigError), run.locked():
+        raise ConfigError("no engine")
+    assert run.config_file.exists()
+    assert run.logs.exists()
+
+
 def test_a_run_that_does_not_exist_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run 'toy' to resume"):
         RunDir.create(sft_run(tmp_path), resume=True)

@@ -91,9 +91,14 @@ def test_a_step_that_takes_more_prompts_than_there_are_is_refused(tmp_path: Path
 
 
 def test_files_that_are_not_there_are_told() -> None:
-    said = " ".join(render_plan(rl_run(evaluation={"data": "test.jsonl"}), TWO_CORES).split())
+    said = " ".join(
+        render_plan(
+            rl_run(model={"path": "missing/model/folder"}, evaluation={"data": "test.jsonl"}), TWO_CORES
+        ).split()
+    )
     assert "data.train (missing.jsonl) is not there yet" in said
     assert "evaluation.data (test.jsonl) is not there yet" in said
+    assert "model.path (missing/model/folder) is not there yet" in said
 
 
 def test_gpus_that_are_not_there_are_refused() -> None:

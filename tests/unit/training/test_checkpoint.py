@@ -200,9 +200,9 @@ def test_every_difference_of_set_up_and_model_is_named(tmp_path: Path) -> None:
         check_layout(tmp_path, LAYOUT, current)
     message = str(error.value)
     for part in (
-        "world_size: checkpoint 2, run 4",
-        "zero_stage: checkpoint 3, run 2",
-        "dtype: checkpoint fp32, run bf16",
+        "cluster.learner_ranks: checkpoint 2, run 4",
+        "deepspeed.zero_stage: checkpoint 3, run 2",
+        "model.dtype: checkpoint fp32, run bf16",
         "embed: shape [8, 4] in the checkpoint, [16, 4] in the model",
         "head: frozen in the checkpoint, not so in the run",
         "new: only in the model",
@@ -223,11 +223,14 @@ def test_adapters_are_read_back_as_written(tmp_path: Path) -> None:
     [
         (
             replace(ADAPTERS, base="4567"),
-            r"LoRA base model \(.*not trained\): checkpoint 0123, run 4567",
+            r"model.path \(.*not train\): checkpoint 0123, run 4567",
         ),
-        (replace(ADAPTERS, alpha=16), "LoRA alpha: checkpoint 8, run 16"),
-        (replace(ADAPTERS, layers=("q_proj",)), r"LoRA layers: checkpoint \('k_proj', 'q_proj'\), run \('q_proj',\)"),
-        (None, "LoRA: only in the checkpoint"),
+        (replace(ADAPTERS, alpha=16), "model.lora.alpha: checkpoint 8, run 16"),
+        (
+            replace(ADAPTERS, layers=("q_proj",)),
+            r"model.lora.layers: checkpoint \('k_proj', 'q_proj'\), run \('q_proj',\)",
+        ),
+        (None, "model.lora: checkpoint of rank 4, run none"),
     ],
 )
 def test_adapters_of_another_base_model_scale_or_place_are_refused(
@@ -241,10 +244,19 @@ def test_a_run_of_other_settings_is_refused_before_anything_starts(tmp_path: Pat
     layout = replace(LAYOUT, zero_stage=2, adapters=ADAPTERS)
     checkpoint = CheckpointStore(tmp_path, keep=2).write(replace(meta(3), layout=layout), write_state)
     lora = ["model.lora.rank=4", "model.lora.alpha=8", "model.lora.layers=[q_proj,k_proj]"]
-    check_run(checkpoint, load_run("toy_grpo", lora), ())
-    with pytest.raises(CheckpointError, match="LoRA alpha: checkpoint 8, run 64") as caught:
-        check_run(checkpoint, load_run("toy_grpo", [lora[0], lora[2], "model.dtype=bf16"]), ())
-    assert "dtype: checkpoint fp32, run bf16" in str(caught.value)
+    check_run(checkpoint, load_run("toy_grpo", lora), (), 100)
+    with pytest.raises(CheckpointError, match=r"model\.lora\.alpha: checkpoint 8, run 64") as caught:
+        check_run(checkpoint, load_run("toy_grpo", [lora[0], lora[2], "model.dtype=bf16"]), (), 100)
+    assert "model.dtype: checkpoint fp32, run bf16" in str(caught.value)
+
+
+def test_a_run_is_not_resumed_behind_its_last_step(tmp_path: Path) -> None:
+    run = load_run("toy_grpo")
+    layout = replace(LAYOUT, world_size=run.cluster.learner_ranks, zero_stage=2)
+    checkpoint = CheckpointStore(tmp_path, keep=2).write(replace(meta(5), layout=layout), write_state)
+    check_run(checkpoint, run, (), 5)
+    with pytest.raises(CheckpointError, match="has 5 steps behind it, and its settings end it after 4"):
+        check_run(checkpoint, run, (), 4)
 
 
 def test_a_disk_without_room_is_found_before_any_rank_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,12 @@ def test_seed_data_and_model_may_not_change(world: Path, kind: type[Run]) -> Non
     assert changed(kind, world, model={"path": str(world / "other")})[0] == "model.path"
 
 
+@pytest.mark.parametrize("kind", [SftRun, RlRun])
+def test_what_is_frozen_may_not_change(world: Path, kind: type[Run]) -> None:
+    frozen = {"path": str(world / "model"), "freeze_projector": True}
+    assert changed(kind, world, model=frozen) == ["model.freeze_projector"]
+
+
 def test_what_a_step_takes_may_not_change(world: Path) -> None:
     assert changed(RlRun, world, rollout={"prompts_per_step": 32}) == ["rollout.prompts_per_step"]
     assert changed(SftRun, world, sft={"batch_size": 32}) == ["sft.batch_size"]
@@ -123,7 +129,7 @@ def test_a_checkpoint_from_before_this_was_recorded_is_taken_with_a_warning(
     world: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cfg = settings(RlRun, world)
-    check_run(write_checkpoint(cfg, ()), cfg, origin(RlRun, world))
+    check_run(write_checkpoint(cfg, ()), cfg, origin(RlRun, world), 100)
     assert len(caplog.records) == 1
     assert "does not say of which model and data it is" in caplog.text
 
