@@ -6,7 +6,6 @@ Rows are compared by id, by the content of their video file, and by their captio
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from owlcap.data.rows import scan_rows
-from owlcap.data.text_file import skip_mark
+from owlcap.data.text_file import parse_json, skip_mark
 from owlcap.errors import DataError
 from owlcap.types import Sample
 
@@ -134,11 +133,11 @@ def _objects(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             skip_mark(file, path)
             text = file.read().decode("utf-8")
         try:
-            whole = json.loads(text)
+            whole = parse_json(text)
         except ValueError:
             for number, line in enumerate(text.splitlines(), start=1):
                 if line.strip():
-                    yield f"{path}:{number}", json.loads(line)
+                    yield f"{path}:{number}", parse_json(line)
             return
     except (OSError, ValueError) as error:
         raise DataError(f"The benchmark's file cannot be read: {error}.", where=str(path)) from error

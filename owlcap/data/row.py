@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from owlcap.config import DataSection
+from owlcap.data.text_file import parse_json
 from owlcap.errors import DataError, VideoError
 from owlcap.types import Choice, Fact, Sample, Tag
 
@@ -39,7 +40,7 @@ def parse_row(
 
 def _parse_line(line: bytes, where: str) -> Mapping[str, Any]:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(
             f"The row is not UTF-8 (byte {error.start} of the line).", where=where, cure="save the file as UTF-8"

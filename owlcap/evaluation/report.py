@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from owlcap.data.text_file import parse_json
 from owlcap.errors import ConfigError, DataError
 from owlcap.evaluation.saved import fault_of
 
@@ -185,7 +186,7 @@ def save_report(report: CaptionReport, path: str | Path) -> Path:
 def load_report(path: str | Path) -> CaptionReport:
     """Read a report that `save_report` wrote. Raises DataError where the file is not one."""
     try:
-        raw: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        raw: dict[str, Any] = parse_json(Path(path).read_text(encoding="utf-8"))
         return CaptionReport(
             name=raw["name"],
             num_clips=raw["num_clips"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import TextIO
 
+from owlcap.data.text_file import parse_json
 from owlcap.errors import ConfigError, DataError
 from owlcap.evaluation.saved import Contents, SavedGroup, json_text
 from owlcap.types import RewardBreakdown, Score, ScoredRollout, Unscored
@@ -212,7 +212,7 @@ def kept_results(path: Path, tally: Tally) -> Counter[int]:
             if not line.endswith(b"\n"):
                 break
             try:
-                row = json.loads(line)
+                row = parse_json(line.decode())
                 tally.add([_score(result) for result in row["results"]])
                 captions = tuple(result["caption"] for result in row["results"])
                 done[hash((row["id"], row["reference"], captions))] += 1

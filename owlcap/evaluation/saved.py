@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from owlcap.data.text_file import parse_json
 from owlcap.errors import DataError, RewardError
 from owlcap.types import Sample
 from rewards.adapters.shared import make_sample
@@ -100,7 +101,7 @@ def json_text(value: object, indent: int | None = None) -> str:
 
 def _group(line: bytes, where: str) -> SavedGroup:
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        row = parse_json(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError("the row is not UTF-8 text", where=where) from error
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Any
 from owlcap.data.formats import hf_disk, llava, owlcap_rows, sharegpt, swift, trl, webdataset_tar
 from owlcap.data.formats.reading import Found, Problem, read_file
 from owlcap.data.formats.turns import Turns
-from owlcap.data.text_file import no_rows
+from owlcap.data.text_file import no_rows, parse_json
 from owlcap.errors import DataError
 
 Convert = Callable[[Mapping[str, Any]], Turns]
@@ -140,7 +139,7 @@ def _json_object(path: Path) -> Any:
     if path.suffix != ".json" or path.stat().st_size > 2**26:  # an index is small
         return None
     try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))
+        value = parse_json(path.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None

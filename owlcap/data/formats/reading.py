@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from owlcap.data.text_file import skip_mark
+from owlcap.data.text_file import json_errors, parse_json, skip_mark
 from owlcap.errors import DataError
 
 ROWS_AT_ONCE = 64  # of a parquet file or an Arrow table: rows may hold whole videos
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """A row as it stands in its file."""
 
-    where: str  # file:line, or file and row number
+    where: str  # file:line, with the number of a list's item; or file and row number
     row: Mapping[str, Any]
     name: str = ""  # what its file calls it, where it has no id of its own
 
@@ -73,17 +76,16 @@ def _parsed(line: bytes, where: str) -> Found | Problem:
         told = f"not UTF-8: byte {error.start} of the line is 0x{line[error.start]:02x}"
         return Problem(where, "wrong encoding", told, line.decode("latin-1").rstrip("\r\n"))
     try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        told = f"{error.msg} (column {error.colno})" if isinstance(error, json.JSONDecodeError) else str(error)
-        return Problem(where, "broken JSON", told, text.rstrip("\r\n"))
+        row = parse_json(text)
+    except json.JSONDecodeError as error:
+        return Problem(where, "broken JSON", f"{error.msg} (column {error.colno})", text.rstrip("\r\n"))
     if not isinstance(row, dict):
         return Problem(where, "not an object", f"a JSON {type(row).__name__}; allowed: an object", row)
     return Found(where, row)
 
 
 def _read_list(path: Path) -> Iterator[Found | Problem]:
-    """Objects of a JSON list, each with the line it begins on; what follows a break cannot be told apart."""
+    """Objects of a JSON list, each with its line and number; what follows a break cannot be told apart."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -92,26 +94,34 @@ def _read_list(path: Path) -> Iterator[Found | Problem]:
             where=str(path),
             cure="save it as UTF-8; a JSON list cannot be read in parts",
         ) from error
-    decoder = json.JSONDecoder()
-    place, line, seen = text.index("[") + 1, 1, 0
-    while True:
-        while place < len(text) and text[place] in " \t\r\n,":
-            place += 1
-        line, seen = line + text.count("\n", seen, place), place
-        if place < len(text) and text[place] == "]":
-            return
-        try:
-            row, place = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError) as error:
-            told = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            broken = f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else f"{path}:{line}"
-            rest = text[seen:]
-            yield Problem(broken, "broken JSON", f"{told}; the rest of the list is one problem, kept whole", rest)
-            return
-        if isinstance(row, dict):
-            yield Found(f"{path}:{line}", row)
-        else:
-            yield Problem(f"{path}:{line}", "not an object", f"a JSON {type(row).__name__}; allowed: an object", row)
+    place, line, seen, num_read = text.index("["), 1, 0, 0
+    try:
+        while text[place] != "]":
+            place = _after_space(text, place + 1)
+            if text[place : place + 1] == "]" and not num_read:
+                break
+            line, seen = line + text.count("\n", seen, place), place
+            with json_errors(text, place):
+                row, place = _DECODER.raw_decode(text, place)
+            num_read += 1
+            where = f"{path}:{line} item {num_read}"
+            if isinstance(row, dict):
+                yield Found(where, row)
+            else:
+                yield Problem(where, "not an object", f"a JSON {type(row).__name__}; allowed: an object", row)
+            place = _after_space(text, place)
+            if text[place : place + 1] not in (",", "]"):
+                raise json.JSONDecodeError("A comma or the list's ] is missing", text, place)
+        if text[place + 1 :].strip():
+            raise json.JSONDecodeError("Something follows the list", text, place + 1)
+    except json.JSONDecodeError as error:
+        told = f"{error.msg}; the rest of the list is one problem, kept whole"
+        yield Problem(f"{path}:{error.lineno} item {num_read + 1}", "broken JSON", told, text[place:])
+
+
+def _after_space(text: str, place: int) -> int:
+    found = _SPACE.match(text, place)
+    return found.end() if found else place
 
 
 def _read_parquet(path: Path) -> Iterator[Found | Problem]:

@@ -151,6 +151,14 @@ def times(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def row_id(row: Mapping[str, Any]) -> str | None:
-    """The row's id as text; None where it has none."""
+    """The row's id as text; None where it has none.
+
+    Raises:
+        BadRow: it is neither a text nor a number.
+    """
     value = row.get("id")
-    return None if value is None or value == "" or isinstance(value, bool) else str(value)
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise BadRow("id", f"the id is {value!r:.60}; allowed: a text or a number")
+    return str(value)

@@ -5,13 +5,13 @@ The caption is in .txt or .caption, or in the JSON: as `caption` or `text`, or a
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from owlcap.data.formats.reading import Found, Problem
+from owlcap.data.text_file import parse_json
 from owlcap.errors import ConfigError
 
 VIDEO_ENDINGS = ("mp4", "avi", "mov", "mkv", "webm")
@@ -60,7 +60,7 @@ def _row(path: Path, key: str, files: dict[str, bytes]) -> Found | Problem:
     row: dict[str, Any] = {}
     try:
         if "json" in files:
-            row = json.loads(files["json"].decode("utf-8-sig"))
+            row = parse_json(files["json"].decode("utf-8-sig"))
             if not isinstance(row, dict):
                 return Problem(where, "not an object", "its JSON is no object", row)
         for ending in TEXT_ENDINGS:

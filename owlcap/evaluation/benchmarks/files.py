@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
+from owlcap.data.text_file import parse_json
 from owlcap.errors import DataError
 
 
@@ -39,8 +40,8 @@ def json_lines(path: Path, allowed: str) -> Iterator[tuple[str, Mapping[str, Any
             continue
         where = f"{path}:{number}"
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except JSONDecodeError as error:
             raise DataError(f"broken JSON: {error}", where=where, allowed=allowed) from error
         if not isinstance(row, dict):
             raise DataError("the line is no JSON object", where=where, allowed=allowed)
@@ -61,10 +62,9 @@ def json_array(path: Path, allowed: str) -> Iterator[tuple[str, Mapping[str, Any
         yield from json_lines(path, allowed)
         return
     try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise DataError(f"broken JSON: {error}", where=f"{path}{line}", allowed=allowed) from error
+        rows = parse_json(text)
+    except JSONDecodeError as error:
+        raise DataError(f"broken JSON: {error}", where=f"{path}:{error.lineno}", allowed=allowed) from error
     if not rows:
         raise DataError("the file has no rows", where=str(path), allowed=allowed)
     for number, row in enumerate(rows, 1):

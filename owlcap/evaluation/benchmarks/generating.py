@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from owlcap.config import RlRun
+from owlcap.data.text_file import parse_json
 from owlcap.errors import ConfigError, DataError
 from owlcap.evaluation.benchmarks.files import json_lines
 from owlcap.evaluation.benchmarks.values import Case
@@ -118,7 +119,7 @@ def _check_made_by(source: TextSource, folder: Path) -> None:
         path.write_text(json.dumps(made_by, indent=1) + "\n", encoding="utf-8")
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = parse_json(path.read_text(encoding="utf-8"))
     except ValueError:
         before = {}
     odd = [name for name in made_by if before.get(name) != made_by[name]]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from owlcap.data.text_file import parse_json
 from owlcap.errors import DataError
 from owlcap.evaluation.benchmarks.catalogue import CAPTIONS, KINDS
 from owlcap.evaluation.benchmarks.values import BenchmarkResult, Evidence, Interval, ItemScore
@@ -35,7 +35,7 @@ def load_result(path: Path) -> BenchmarkResult:
     """
     file = path / RESULT_FILE if path.is_dir() else path
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = parse_json(file.read_text(encoding="utf-8"))
         if "benchmark" not in raw and "rows" not in raw:
             raise ValueError("it has neither a benchmark nor a report's rows")
         if "benchmark" not in raw:

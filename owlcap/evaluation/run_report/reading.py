@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from owlcap.data.text_file import parse_json
 from owlcap.errors import ConfigError, DataError
 from owlcap.evaluation.report import CaptionReport, load_report
 from owlcap.runs import STEP_FILE, RunDir
@@ -137,7 +137,7 @@ def _read_metrics(file: Path, problems: list[str]) -> tuple[dict[str, tuple[Poin
     num_null: dict[str, int] = {}
     for number, line in enumerate(_text(file, problems).splitlines(), 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             step, time = int(row["step"]), float(row.get("time", math.nan))
             values = {name: float("nan" if value is None else value) for name, value in row.items()}
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):

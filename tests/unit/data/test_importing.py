@@ -231,10 +231,43 @@ def test_a_broken_list_keeps_what_stands_before_the_break(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("text", "num_written", "where"),
+    [
+        ("[{}\n {}, {}]", 1, "2 item 2"),
+        ("[{}, {}", 2, "2 item 3"),
+        ("[{}, {}] {}", 2, "1 item 3"),
+    ],
+)
+def test_a_list_that_is_no_json_is_told_by_line_and_item(
+    tmp_path: Path, text: str, num_written: int, where: str
+) -> None:
+    rows = [json.dumps({**ROWS["llava"], "id": f"v{number}"}) for number in range(3)]
+
+    report, samples = imported(put(tmp_path / "data.json", text.replace("{}", "%s") % tuple(rows[: text.count("{}")])))
+
+    (problem,) = problems(report)
+    assert (len(samples), problem["kind"]) == (num_written, "broken JSON")
+    assert problem["where"] == f"{tmp_path / 'data.json'}:{where}"
+
+
+def test_a_bad_item_of_a_list_on_one_line_is_named_by_its_number(tmp_path: Path) -> None:
+    text = json.dumps([ROWS["llava"], 3, {**ROWS["llava"], "id": "w", "video": "absent.mp4"}])
+
+    report, _ = imported(put(tmp_path / "data.json", text))
+
+    assert [problem["where"] for problem in problems(report)] == [
+        f"{tmp_path / 'data.json'}:1 item 2",
+        f"{tmp_path / 'data.json'}:1 item 3",
+    ]
+
+
+@pytest.mark.parametrize(
     ("change", "kind"),
     [
         ({"video": ["a.mp4", "b.mp4"]}, "several videos"),
         ({"video": None}, "no video"),
+        ({"id": {"a": 1}}, "id"),
+        ({"id": True}, "id"),
         ({"conversations": [*HUMAN, {"from": "tool", "value": "x"}]}, "roles"),
         ({"conversations": [HUMAN[0], HUMAN[0]]}, "roles"),
         ({"conversations": HUMAN[:1]}, "no caption"),

@@ -116,6 +116,9 @@ def asking(**changes: Any) -> dict[str, Any]:
 
 BAD_ROWS: dict[str, tuple[Any, str]] = {
     "broken JSON": ('{"id": "b", "messages": [', "not JSON"),
+    "nested too deep": ('{"id": "b", "messages": ' + "[" * 3000 + "]" * 3000 + "}", "nested too deep"),
+    "cut off inside a text": ('{"id": "b", "messages": [{"role": "us', "ends in the middle of a text (column 38)"),
+    "a number of 5000 digits": ('{"id": ' + "1" * 5000 + "}", "not JSON"),
     "not an object": ("[1, 2]", "JSON list"),
     "not UTF-8": (b'{"id": "\xff"}', "not UTF-8 (byte 8"),
     "no videos key": (good_row(id="b", videos=None), "no videos"),

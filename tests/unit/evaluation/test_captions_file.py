@@ -38,6 +38,7 @@ def test_an_id_that_is_a_number_is_taken_as_text_by_every_reader(tmp_path: Path)
     ("line", "what"),
     [
         ('{"id": "b", "caption"', "broken JSON"),
+        ("[" * 3000, "broken JSON"),
         ('["b", "two"]', "no JSON object"),
         ('{"id": 7.5, "caption": "two"}', "needs an id and a caption"),
         ('{"id": true, "caption": "two"}', "needs an id and a caption"),
