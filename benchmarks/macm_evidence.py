@@ -1,6 +1,6 @@
 """The motion pathway on toy videos: what each of its parts adds, and what it does when poses are bad.
 
-    python benchmarks/macm_evidence.py ROOT [--pretrain 4000] [--train 1000] [--test 200] [--seeds 3]
+    python benchmarks/macm_evidence.py ROOT [--pretrain 4000] [--train 1000] [--test 200] [--seeds 3] [--frames 12]
 
 Makes toy clips, a tiny base model and overlays in ROOT (kept, and found again). The base model is trained on captions
 of --pretrain clips first, as Qwen2.5-VL knows videos before it sees an overlay. Then trains from it, for every seed,
@@ -70,6 +70,7 @@ class Place:
     pretrain_epochs: int
     num_epochs: int
     learning_rate: float
+    num_frames: int
     hidden: float
     wrong: float
     fit_steps: int
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--pretrain-epochs", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--frames", type=int, default=12, help="of a video that are shown; overlays come from all 12")
     parser.add_argument("--hidden", type=float, default=0.5)
     parser.add_argument("--wrong", type=float, default=0.5)
     parser.add_argument("--fit-steps", type=int, default=30, help="of the body's fit; fewer are faster and worse")
@@ -98,6 +100,7 @@ def main() -> None:
         given.pretrain_epochs,
         given.epochs,
         given.lr,
+        given.frames,
         given.hidden,
         given.wrong,
         given.fit_steps,
@@ -190,6 +193,7 @@ def sft_settings(place: Place, name: str, seed: int) -> list[str]:
         f"name={name}",
         f"run_dir={place.root}/runs",
         f"seed={seed}",
+        *video_settings(place),
         "sft.validate_every_steps=100000",
         "sft.num_validation=32",
         "cluster.learner_ranks=1",
@@ -197,6 +201,11 @@ def sft_settings(place: Place, name: str, seed: int) -> list[str]:
         "data.target=full",  # captions that leave nothing out
         f"data.validation={place.root}/data/validation.jsonl",
     ]
+
+
+def video_settings(place: Place) -> list[str]:
+    """How much of a video is shown, in training and in captioning."""
+    return [f"video.min_frames={place.num_frames}", f"video.max_frames={place.num_frames}"]
 
 
 def pretrained(place: Place) -> Path:
@@ -239,13 +248,15 @@ def measure(place: Place, arm: str, seed: int, overlays: str | None, decoding: s
 
     def make() -> None:
         kept.parent.mkdir(exist_ok=True)
-        kept.write_text(json.dumps(captions(folder, samples, overlays is not None, decoding)), encoding="utf-8")
+        kept.write_text(json.dumps(captions(place, folder, samples, overlays is not None, decoding)), encoding="utf-8")
 
     texts = json.loads(once(kept, make).read_text(encoding="utf-8"))
     return [figures_of(sample, texts[sample.id]) for sample in samples]
 
 
-def captions(folder: Path, samples: Sequence[Sample], with_overlays: bool, decoding: str) -> dict[str, str]:
+def captions(
+    place: Place, folder: Path, samples: Sequence[Sample], with_overlays: bool, decoding: str
+) -> dict[str, str]:
     """Captions by id, with transformers; a batch of clips at a time."""
     from owlcap.config import ModelSection
     from owlcap.config_io import load_run
@@ -263,7 +274,7 @@ def captions(folder: Path, samples: Sequence[Sample], with_overlays: bool, decod
     from owlcap.models.load import load_policy, load_processor
     from owlcap.models.logprobs import vision_features
 
-    run = load_run("toy_macm_sft", ["run_dir=unused"])
+    run = load_run("toy_macm_sft", ["run_dir=unused", *video_settings(place)])
     model = load_policy(ModelSection(path=str(folder), dtype="fp32", gradient_checkpointing=False))
     processor, texts = load_processor(folder, run.video), {}
     banned = vision_token_ids(processor)
@@ -335,6 +346,7 @@ def print_table(place: Place, clips: dict[str, list[list[dict[str, float]]]], nu
         "test": place.num_test,
         "epochs": place.num_epochs,
         "lr": place.learning_rate,
+        "frames": place.num_frames,
     }
     bad = {"hidden": place.hidden, "wrong": place.wrong}
     print(json.dumps({"benchmark": "macm_evidence", "seeds": num_seeds, **settings, **bad, "s": seconds, "rows": rows}))
