@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,20 +39,16 @@ class ExtractReport:
         return ExtractReport({**self.results, **{failure.sample.id: failure for failure in failures}})
 
     def summary(self) -> list[str]:
-        """Lines for the terminal: clips, key frames, people, failures by kind."""
+        """Lines for the terminal: clips, key frames, people."""
         clips = list({id(r): r for r in self.results.values()}.values())
         done = [clip for clip in clips if isinstance(clip, Extracted)]
         drawn = sum(sum(clip.record.drawn) for clip in done)
         frames = sum(len(clip.record.frame_indices) for clip in done)
         several = sum(clip.record.most_people > 1 for clip in done)
-        lines = [
+        return [
             f"{len(done)} of {len(clips)} clips have overlays ({sum(clip.found for clip in done)} had them before)",
             f"{frames} key frames, {drawn} with a body drawn in; {several} clips show several people",
         ]
-        kinds = Counter(failure.error for failure in self.failures)
-        if kinds:
-            lines.append(f"{sum(kinds.values())} failed: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}")
-        return lines
 
 
 def read_clips(data: Path) -> tuple[dict[int, Sample], list[MotionFailure]]:

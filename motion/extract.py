@@ -186,8 +186,8 @@ class MotionExtractor:
             raise DataError(
                 f"nobody was found in any of the clip's {len(indices)} frames",
                 where=sample.video,
-                cure="look at it (owlcap motion show), take the whole frame for the person (pose.detector=null), or "
-                "the clip as video alone (motion.missing=visual)",
+                cure="take the whole frame for the person (motion.pose.detector=null), or the clip as video alone "
+                "(motion.missing=visual)",
             )
         track = perturb(track, self.motion.pose, sample.id)
         chosen = self._choose(track, np.concatenate(energies) if energies else None)

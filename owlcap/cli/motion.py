@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from owlcap.cli.console import check_out, progress_bar, say
-from owlcap.errors import ConfigError
+from owlcap.errors import ConfigError, OwlcapError
 
 if TYPE_CHECKING:
-    from motion.dataset import ExtractReport
+    from motion.extract import MotionFailure
 
 app = typer.Typer(help="Key frames with a body drawn over the person (the motion pathway).", no_args_is_help=True)
-SHOWN_FAILURES = 10
+NO_VIDEO = "\n"  # of a row that could not be read; in no reason
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Motion settings that win over the file.", show_default=False),
@@ -63,7 +64,9 @@ def extract(
     if report.failures:
         listed = target.with_suffix(".failures.jsonl")
         write_failures(report, listed)
-        _say_failures(report, listed)
+        for line in failure_lines(report.failures):
+            say(line)
+        say(f"failures: {listed}")
         raise typer.Exit(1)
 
 
@@ -77,6 +80,12 @@ def show(
     """Write one picture of what the motion pathway makes of a video: key frames, key points, overlays."""
     from owlcap.config_io import load_motion
 
+    if video.suffix == ".jsonl":
+        raise ConfigError(
+            "this is a data file: `show` takes a video",
+            where=str(video),
+            cure=f"owlcap motion extract {video}, or name one of its videos",
+        )
     target = out or Path(f"{video.stem}.motion.png")
     check_out(target)
     motion = load_motion(config, overrides or ())
@@ -91,9 +100,9 @@ def _check_packages() -> None:
         raise ConfigError("the motion pathway needs the package roma", cure="pip install 'owlcap[motion]'")
 
 
-def _say_failures(report: ExtractReport, listed: Path) -> None:
-    for failure in report.failures[:SHOWN_FAILURES]:
-        say(f"  {failure.sample.id}: {failure.reason.splitlines()[0]}")
-    if len(report.failures) > SHOWN_FAILURES:
-        say(f"  and {len(report.failures) - SHOWN_FAILURES} more")
-    say(f"failures: {listed}")
+def failure_lines(failures: Sequence[MotionFailure]) -> list[str]:
+    """How many clips failed, and why: each reason once, with a few of its clips."""
+    from owlcap.data.pipeline.reasons import group_reasons, reason_of
+
+    told = [(f.sample.id, reason_of(OwlcapError(f.reason), f.sample.video or NO_VIDEO)) for f in failures]
+    return [f"{len(failures)} failed", *(f"  {reason.text()}" for reason in group_reasons(told))]

@@ -77,7 +77,7 @@ def _read(path: str, sample: Sample, motion: MotionSection) -> np.ndarray:
         raise DataError(
             f"the overlay cannot be read: {error}",
             where=f"{sample.id} -> {path}",
-            cure="make the overlays again (owlcap motion extract), or remove the row",
+            cure="make the overlays again (owlcap motion extract), or leave this one out",
         ) from error
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)

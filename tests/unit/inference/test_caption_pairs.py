@@ -151,6 +151,7 @@ def test_an_overlay_that_is_no_picture_is_a_failure(model: Path, toy_clips: tupl
     (result,) = caption_pairs(model, toy_clips[0], overlays=tmp_path)
     assert isinstance(result, RolloutFailure)
     assert "the overlay cannot be read" in result.reason
+    assert "leave this one out" in result.reason
 
 
 @pytest.mark.parametrize(
