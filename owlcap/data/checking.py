@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from owlcap.config import DataSection, MotionSection, VideoSection
-from owlcap.data.overlap import Marks, Overlap, caption_mark, file_mark, marks_of_benchmark, marks_of_rows, row_ids
-from owlcap.data.rows import scan_rows
+from owlcap.data.overlap import (
+    Gaps,
+    Marks,
+    Overlap,
+    caption_mark,
+    file_mark,
+    marks_of_benchmark,
+    marks_of_rows,
+    row_ids,
+    scan_to_compare,
+)
 from owlcap.data.sizing import CELL
 from owlcap.data.video import TEMPORAL_PATCH, VideoLoader
 from owlcap.errors import DataError, PromptError, VideoError
@@ -93,7 +102,8 @@ class CheckReport:
             lines.append(("prompt tokens", f"{self.prompt_tokens.text()}; at most {self.max_prompt_tokens:,} allowed"))
         for one in self.overlaps:
             told = f"{len(one.by_id)} ids, {len(one.by_video)} videos, {len(one.by_caption)} captions in common"
-            lines.append((f"against {one.name}", f"{told} ({one.num_rows:,} rows)"))
+            gaps = one.gaps.text()
+            lines.append((f"against {one.name}", f"{told} ({one.num_rows:,} rows{'; ' + gaps if gaps else ''})"))
         lines += [(f"! {kind}", f"{count:,}") for kind, count in self.problems.most_common()]
         lines.append(("found", f"{sum(self.problems.values()):,} problems" if self.problems else "nothing wrong"))
         width = max(len(name) for name, _ in lines)
@@ -130,10 +140,15 @@ def check_data(
     """
     report = CheckReport(path, max_prompt_tokens=data.max_prompt_tokens)
     samples: list[tuple[int, Sample]] = []
-    for number, sample in scan_rows(path, data):
+    bad: list[tuple[int, Sample]] = []  # what can be compared of bad rows
+    gaps = Gaps()
+    for number, sample, known in scan_to_compare(path, data, gaps):
         report.num_rows += 1
         if isinstance(sample, DataError):
-            report.note(_kind(sample), sample.where or f"{path}:{number}", sample.what)
+            allowed = f" Allowed: {sample.allowed}." if sample.allowed else ""
+            told = f"{sample.what}{allowed} Cure: {sample.cure}."
+            report.note(_kind(sample), sample.where or f"{path}:{number}", told)
+            bad += [] if known is None else [(number, known)]
         else:
             samples.append((number, sample))
             report.words.add(len(sample.caption.split()))
@@ -143,7 +158,9 @@ def check_data(
         if progress is not None:
             progress(done, len(samples))
     others = [*map(marks_of_rows, against), *map(marks_of_benchmark, benchmarks)]
-    report.overlaps = [_overlap(report, samples, marks, other) for other in others]
+    if others:
+        marks += [file_mark(Path(sample.video)) for _, sample in bad]
+    report.overlaps = [_overlap(report, [*samples, *bad], marks, other, gaps) for other in others]
     return report
 
 
@@ -237,7 +254,11 @@ def _shown(processor: Qwen2_5_VLProcessor, token_ids: Sequence[int]) -> str:
 
 
 def _overlap(
-    report: CheckReport, samples: Sequence[tuple[int, Sample]], hashes: Sequence[bytes | None], other: Marks
+    report: CheckReport,
+    samples: Sequence[tuple[int, Sample]],
+    hashes: Sequence[bytes | None],
+    other: Marks,
+    gaps: Gaps,
 ) -> Overlap:
     """What the rows share with another set; each row that shares anything is a leak."""
     by_id: list[str] = []
@@ -245,15 +266,16 @@ def _overlap(
     by_caption: list[str] = []
     for (number, sample), content in zip(samples, hashes, strict=True):
         here = f"{report.path}:{number}"
-        known = next((other.ids[name] for name in sorted(row_ids(sample)) if name in other.ids), None)
+        names = row_ids(sample)
+        name = next((name for name in reversed(names) if name in other.ids), "")
         marks = {caption_mark(sample.caption), caption_mark(sample.reference)} - {None}
         told = next((other.captions[mark] for mark in marks if mark in other.captions), None)
         for found, there, what in (
-            (by_id, known, "its id"),
+            (by_id, other.ids.get(name), names.get(name)),
             (by_video, other.videos.get(content) if content else None, "its video"),
             (by_caption, told, "its caption"),
         ):
             if there is not None:
                 found.append(f"{here} is {there}")
                 report.note(f"leaks of {other.name}", here, f"{what} is that of {there}")
-    return Overlap(other.name, other.num_rows, tuple(by_id), tuple(by_video), tuple(by_caption))
+    return Overlap(other.name, other.num_rows, tuple(by_id), tuple(by_video), tuple(by_caption), gaps + other.gaps)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from owlcap.config import DataSection
 from owlcap.data.rows import scan_rows
 from owlcap.data.text_file import parse_json, skip_mark
 from owlcap.errors import DataError
@@ -24,6 +25,24 @@ _WORD = re.compile(r"\w+")
 
 
 @dataclass(slots=True)
+class Gaps:
+    """Bad rows that cannot be compared, or not by everything."""
+
+    num_partly: int = 0  # by id and video alone
+    num_unread: int = 0
+
+    def __add__(self, other: Gaps) -> Gaps:
+        return Gaps(self.num_partly + other.num_partly, self.num_unread + other.num_unread)
+
+    def text(self) -> str:
+        """What is to be said beside a count of leaks; nothing where there are no gaps."""
+        if not self.num_partly + self.num_unread:
+            return ""
+        told = f"bad rows of both: {self.num_partly:,} compared by id and video alone"
+        return told + (f", {self.num_unread:,} NOT COMPARED" if self.num_unread else "")
+
+
+@dataclass(slots=True)
 class Marks:
     """What a set of rows is recognised by; each mark with where it was first seen."""
 
@@ -32,6 +51,7 @@ class Marks:
     videos: dict[bytes, str] = field(default_factory=dict)  # hashes of files
     captions: dict[bytes, str] = field(default_factory=dict)  # hashes of normalised texts
     num_rows: int = 0
+    gaps: Gaps = field(default_factory=Gaps)
 
     def add(self, where: str, ids: Iterable[str], captions: Iterable[str], video: Path | None) -> None:
         """Note one row; marks that are no evidence (bare numbers, short captions) are left out."""
@@ -55,6 +75,7 @@ class Overlap:
     by_id: tuple[str, ...]  # "file:line is other:line", one a row
     by_video: tuple[str, ...]
     by_caption: tuple[str, ...]
+    gaps: Gaps  # of both
 
     @property
     def count(self) -> int:
@@ -83,16 +104,36 @@ def file_mark(path: Path) -> bytes | None:
 
 
 def marks_of_rows(path: Path) -> Marks:
-    """Marks of a JSONL of ours; bad rows are left out.
+    """Marks of a JSONL of ours.
 
     Raises:
         DataError: the file cannot be read.
     """
     marks = Marks(path.name)
-    for number, sample in scan_rows(path):
-        if isinstance(sample, Sample):
-            marks.add(f"{path}:{number}", row_ids(sample), {sample.caption, sample.reference}, Path(sample.video))
+    for number, _, row in scan_to_compare(path, None, marks.gaps):
+        if row is not None:
+            marks.add(f"{path}:{number}", row_ids(row), {row.caption, row.reference}, Path(row.video))
     return marks
+
+
+def scan_to_compare(
+    path: Path, data: DataSection | None, gaps: Gaps
+) -> Iterator[tuple[int, Sample | DataError, Sample | None]]:
+    """Each row's line number, the row as `scan_rows` has it, and what can be compared of it, counted in `gaps`.
+
+    Raises:
+        DataError: the file cannot be read, or has no rows.
+    """
+    clips = scan_rows(path, data, clips_only=True)
+    for (number, sample), (_, clip) in zip(scan_rows(path, data), clips, strict=True):
+        if isinstance(sample, Sample):
+            yield number, sample, sample
+        elif isinstance(clip, Sample):
+            gaps.num_partly += 1
+            yield number, sample, clip
+        else:
+            gaps.num_unread += 1
+            yield number, sample, None
 
 
 def marks_of_benchmark(path: Path) -> Marks:
@@ -121,9 +162,9 @@ def marks_of_benchmark(path: Path) -> Marks:
     return marks
 
 
-def row_ids(sample: Sample) -> set[str]:
-    """What a row is called: its id. A video's name is compared too, where it is longer than a number."""
-    return {sample.id, Path(sample.video).stem}
+def row_ids(sample: Sample) -> dict[str, str]:
+    """What a row is called, with what that is. A video's name is compared too, where it is longer than a number."""
+    return {Path(sample.video).stem: "its video's name", sample.id: "its id"}
 
 
 def _objects(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -154,7 +154,7 @@ class _RowReader:
         if name not in captions:
             known = ", ".join([TARGET_MESSAGES if key == "data.target" else DEFAULT_REFERENCE, *captions])
             raise self._bad(
-                f"The row has no caption {name!r}.", known, f"set {key} to one of these, or add the caption"
+                f"The row has no caption {name!r}.", known, f"set {key} to one of these, or add the caption to the row"
             )
         return self._not_empty(captions[name], f"caption {name!r}")
 

@@ -132,6 +132,41 @@ def test_a_leak_between_splits_is_found_by_id_content_and_caption(data: Path) ->
     assert f"{data}:3 is {test}:3" in overlap.by_caption
 
 
+def test_bad_rows_are_compared_by_id_and_video_and_what_cannot_be_is_said(data: Path) -> None:
+    rows = rows_of(data)
+    put(data, [{**rows[0], "messages": rows[0]["messages"][:1]}, *rows[1:]])
+    other = put(data.parent / "other.jsonl", [{**rows[0], "messages": "none"}])
+    for file in (data, other):
+        with file.open("a") as lines:
+            lines.write("{broken\n")
+
+    report = checked(data, against=[other])
+
+    (overlap,) = report.overlaps
+    assert (overlap.by_id, overlap.by_video) == ((f"{data}:1 is {other}:1",), (f"{data}:1 is {other}:1",))
+    told = "(1 rows; bad rows of both: 2 compared by id and video alone, 2 NOT COMPARED)"
+    assert told in report.text()
+
+
+def test_a_caption_that_is_not_there_is_told_with_the_setting_to_change(data: Path) -> None:
+    report = check_data(data, DataSection(train=str(data), reference="full caption"), VIDEO)
+
+    (first, *_) = report.examples["bad rows"]
+    assert "has no caption 'full caption'. Allowed: reference, " in first
+    assert "Cure: set data.reference to one of these" in first
+
+
+def test_a_leak_by_the_name_of_the_video_is_told_as_that(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "bench").mkdir()
+    named = tmp_path / "bench" / Path(rows_of(data)[1]["videos"][0]).name
+    named.write_bytes(b"another video")
+    put(data, [{**row, "id": f"row {number}"} for number, row in enumerate(rows_of(data))])
+
+    report = checked(data, benchmarks=[named.parent])
+
+    assert report.examples["leaks of bench"] == [f"{data}:2: its video's name is that of {named}"]
+
+
 def test_dream1ks_references_and_vdcs_videos_are_recognised(data: Path, tmp_path: Path) -> None:
     told = {"messages": [{"role": "assistant", "content": [{"reference": LONG, "type": "text"}]}], "idx": 7}
     dream = put(tmp_path / "DREAM-1k.jsonl", [told])
