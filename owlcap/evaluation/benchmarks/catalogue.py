@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ CAPTIONS = "captions"  # the metrics of `owlcap eval captions`, which asks no ju
 class Kind:
     """How values of one benchmark become figures. `official` equals `figures` where there is no published script.
 
+    `official_counts` says by an item's values whether the published script takes it into its means.
     `splits` groups items in further ways; of those the figures of each group are shown, and none over all.
     """
 
     figures: Compute
     official: Compute
+    official_counts: Callable[[Mapping[str, float]], bool] = lambda values: True
     splits: Callable[[Sequence[ItemScore]], list[list[ItemScore]]] = lambda scores: []
 
 
@@ -36,8 +38,8 @@ def caption_figures(table: Columns) -> dict[str, float | None]:
 
 
 KINDS: dict[str, Kind] = {
-    dream1k.NAME: Kind(dream1k.figures, dream1k.official_figures, dream1k.splits),
-    vdc.NAME: Kind(vdc.figures, vdc.official_figures),
+    dream1k.NAME: Kind(dream1k.figures, dream1k.official_figures, splits=dream1k.splits),
+    vdc.NAME: Kind(vdc.figures, vdc.official_figures, vdc.official_counts),
     hmi_captions.NAME: Kind(hmi_captions.figures, hmi_captions.figures),
     hmi_qa.NAME: Kind(hmi_qa.figures, hmi_qa.figures),
     CAPTIONS: Kind(caption_figures, caption_figures),

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from owlcap.evaluation.benchmarks.showing import facts, figure_rows, figure_sets
+from owlcap.evaluation.benchmarks.showing import averaged, facts, figure_rows, figure_sets
 from owlcap.evaluation.benchmarks.values import BenchmarkResult, ItemScore
 from owlcap.evaluation.pages import environment, render_page
 
@@ -25,7 +25,10 @@ class ShownItem:
 
 def result_page(result: BenchmarkResult) -> str:
     """The page as HTML."""
-    tables = [(TITLES[headline], figure_rows(result, figures)) for headline, figures in figure_sets(result)]
+    tables = [
+        (TITLES[headline], figure_rows(result, figures, averaged(result, headline)))
+        for headline, figures in figure_sets(result)
+    ]
     items = sorted((_shown(score) for score in result.scores), key=lambda item: (item.order, item.score.id))
     context = {
         "result": result,

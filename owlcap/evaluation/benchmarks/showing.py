@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from owlcap.evaluation.benchmarks.catalogue import KINDS
-from owlcap.evaluation.benchmarks.values import BenchmarkResult, Interval
+from owlcap.evaluation.benchmarks.values import BenchmarkResult, Interval, ItemScore
 from owlcap.evaluation.rescoring import usage_line
 from owlcap.evaluation.table import align
 
@@ -22,7 +22,7 @@ def result_text(result: BenchmarkResult) -> str:
     parts[0] += "" if result.is_complete else " (INCOMPLETE)"
     for headline, figures in figure_sets(result):
         title = {"ours": "our figures", "official": "figures as the published script computes them"}[headline]
-        parts.append("\n".join([title, *align(figure_rows(result, figures))]))
+        parts.append("\n".join([title, *align(figure_rows(result, figures, averaged(result, headline)))]))
     return "\n\n".join([*parts, "\n".join(facts(result))])
 
 
@@ -35,16 +35,28 @@ def figure_sets(result: BenchmarkResult) -> list[tuple[str, Mapping[str, Interva
     return sets
 
 
-def figure_rows(result: BenchmarkResult, figures: Mapping[str, Interval]) -> list[tuple[str, ...]]:
-    """A table: one row a group, all together, and one row a group of every split; or a row a figure without groups."""
-    sizes = Counter(score.group for score in result.scores)
-    split_sizes = Counter(score.group for split in KINDS[result.benchmark].splits(result.scores) for score in split)
+def averaged(result: BenchmarkResult, headline: str) -> list[ItemScore]:
+    """The items that these figures are means of."""
+    counts = KINDS[result.benchmark].official_counts
+    return [score for score in result.scores if headline == "ours" or counts(score.values)]
+
+
+def figure_rows(
+    result: BenchmarkResult, figures: Mapping[str, Interval], scores: Sequence[ItemScore]
+) -> list[tuple[str, ...]]:
+    """A table: one row a group, all together, and one row a group of every split; or a row a figure without groups.
+
+    Args:
+        scores: what the figures are means of: they are counted in the last column.
+    """
+    sizes = Counter(score.group for score in scores)
+    split_sizes = Counter(score.group for split in KINDS[result.benchmark].splits(scores) for score in split)
     by_group: dict[str, dict[str, Interval]] = {}
     for name, figure in figures.items():
         group, slash, short = name.rpartition("/")
         by_group.setdefault(group if slash else OVERALL, {})[short] = figure
     if list(by_group) == [OVERALL]:
-        rows = [(name, show_interval(figure), str(len(result.scores))) for name, figure in figures.items()]
+        rows = [(name, show_interval(figure), str(len(scores))) for name, figure in figures.items()]
         return [("figure", "value", "n"), *rows]
     names = list(dict.fromkeys(short for members in by_group.values() for short in members))
     order = sorted(by_group, key=lambda group: (group in split_sizes, group == OVERALL))
@@ -52,7 +64,7 @@ def figure_rows(result: BenchmarkResult, figures: Mapping[str, Interval]) -> lis
         (
             group,
             *(show_interval(by_group[group].get(name)) for name in names),
-            str(len(result.scores) if group == OVERALL else sizes[group] or split_sizes[group]),
+            str(len(scores) if group == OVERALL else sizes[group] or split_sizes[group]),
         )
         for group in order
     ]
@@ -72,6 +84,8 @@ def facts(result: BenchmarkResult) -> list[str]:
     kind = KINDS[result.benchmark]
     if kind.official is not kind.figures and result.figures == result.official:
         lines.append("our figures and the published script's are the same here")
+    if num_dropped := len(result.scores) - len(averaged(result, "official")):
+        lines.append(f"the published script leaves {num_dropped} of them out of its means: accuracy or score 0")
     if result.missing:
         lines.append(f"INCOMPLETE: {len(result.missing)} without a text: {_some(result.missing)}")
     if result.failed:

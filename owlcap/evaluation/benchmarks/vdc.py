@@ -175,10 +175,15 @@ def official_figures(table: Columns) -> dict[str, float | None]:
     return _aggregate(table, "accuracy_exact_yes", drop_zeros=True)
 
 
+def official_counts(values: Mapping[str, Any]) -> Any:
+    """Whether the script takes a video into its means, by its values; of columns, one for each video."""
+    return (values["accuracy_exact_yes"] != 0) & (values["score"] != 0)
+
+
 def _aggregate(table: Columns, accuracy: str, *, drop_zeros: bool) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for group, values in table.items():
-        kept = (values[accuracy] != 0) & (values["score"] != 0) if drop_zeros else np.full(len(values["score"]), True)
+        kept = official_counts(values) if drop_zeros else np.full(len(values["score"]), True)
         found[f"{group}/accuracy"] = mean(values[accuracy][kept])
         found[f"{group}/score"] = mean(values["score"][kept])
     means = {name: plain_mean([found[f"{group}/{name}"] for group in table]) for name in ("accuracy", "score")}

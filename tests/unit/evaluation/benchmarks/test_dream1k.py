@@ -147,7 +147,7 @@ def test_the_figures_of_a_bin_are_over_its_clips_of_all_subsets_and_stand_below_
     result = make_result("dream1k", "captions", scores, num_resamples=20)
     assert result.figures["shots 0-1/recall"].value == pytest.approx((0 + 0.5 + 1) / 3)
     assert result.figures["recall"].value == pytest.approx((0.25 + 1) / 2)  # what the subsets come to stays as it is
-    rows = figure_rows(result, result.figures)
+    rows = figure_rows(result, result.figures, result.scores)
     assert [row[0] for row in rows] == ["", "videvo", "youtube", "all", "shots 0-1", "shots 3"]
     assert [row[-1] for row in rows] == ["n", "2", "2", "4", "3", "1"]
     assert rows[-1][1:4] == ("0.667", "1.000", "0.500")  # of one clip: without errors

@@ -10,6 +10,9 @@ import pytest
 
 from owlcap.errors import ConfigError, DataError, JudgeError
 from owlcap.evaluation.benchmarks.answers import read_verdict
+from owlcap.evaluation.benchmarks.page import result_page
+from owlcap.evaluation.benchmarks.run import make_result
+from owlcap.evaluation.benchmarks.showing import result_text
 from owlcap.evaluation.benchmarks.statistics import columns
 from owlcap.evaluation.benchmarks.values import ItemScore
 from owlcap.evaluation.benchmarks.vdc import Vdc, VdcCase, annotation_files, figures, official_figures, read_cases
@@ -81,6 +84,22 @@ def test_categories_are_means_of_videos_and_the_headline_is_their_plain_mean() -
     # The script drops short/2 (accuracy 0) and camera/1 (score 0).
     assert (official["short/accuracy"], official["camera/accuracy"]) == (0.5, 0.2)
     assert (official["accuracy"], official["score"]) == (pytest.approx(0.35), pytest.approx(2.5))
+
+
+def test_the_number_beside_official_figures_is_of_the_videos_that_they_are_means_of() -> None:
+    scores = [
+        item("short/1", "short", accuracy=0.5, accuracy_exact_yes=0.5, score=2.0),
+        item("short/2", "short", accuracy=0.0, accuracy_exact_yes=0.0, score=1.0),
+        item("short/3", "short", accuracy=0.5, accuracy_exact_yes=0.5, score=0.0),
+    ]
+    result = make_result("vdc", "x", scores, headline="official")
+
+    rows = [line.split() for line in result_text(result).splitlines() if line.startswith("short ")]
+
+    assert [row[-1] for row in rows] == ["1", "3"]  # the script's table, then ours
+    told = "the published script leaves 2 of them out of its means: accuracy or score 0"
+    assert told in result_text(result)
+    assert told in result_page(result)
 
 
 def test_a_category_of_zeros_alone_has_no_official_figure() -> None:
