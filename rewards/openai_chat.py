@@ -23,7 +23,7 @@ from owlcap.errors import ConfigError, JudgeError
 from rewards.cache import Reply, ReplyCache, cache_key
 from rewards.chat import Answer, InvalidReply, Question, Usage
 from rewards.endpoints import Endpoint, Endpoints
-from rewards.faults import START_SERVER, ServerFault, server_fault
+from rewards.faults import SECTION, ServerFault, server_fault, start_server, title
 from rewards.limits import RateLimiter
 from rewards.replies import encodable
 from rewards.slots import Slots
@@ -62,19 +62,28 @@ class OpenAIChat:
     Args:
         cache: of replies; shared by the models of a process.
         limiter: of requests and tokens a minute; knows this judge as `limited_as`.
+        section: where its settings stand, for messages.
 
     Raises:
         ConfigError: no server, an address that is none, or a key that no header can carry.
     """
 
-    def __init__(self, settings: JudgeSection, cache: ReplyCache, limiter: RateLimiter, limited_as: str) -> None:
+    def __init__(
+        self,
+        settings: JudgeSection,
+        cache: ReplyCache,
+        limiter: RateLimiter,
+        limited_as: str,
+        section: str = SECTION,
+    ) -> None:
         self._settings, self._cache = settings, cache
+        self._section, self._title = section, title(section)
         self._limiter, self._limited_as = limiter, limited_as
-        self._key = _key(settings)
+        self._key = _key(settings, self._title)
         self._usage = Usage()
         self._output_tokens: dict[str, float] = {}  # of the last reply to a kind of question
         self._state: _Loop | None = None
-        _check_addresses(settings)
+        _check_addresses(settings, section)
 
     @property
     def name(self) -> str:
@@ -104,7 +113,7 @@ class OpenAIChat:
         except asyncio.CancelledError:
             asker = asyncio.current_task()
             if flight.task.cancelled() and asker is not None and not asker.cancelling():
-                raise self._failure("the judge was closed before it answered") from None
+                raise self._failure(f"the {self._title} was closed before it answered") from None
             raise
         finally:
             flight.num_waiting -= 1
@@ -122,25 +131,27 @@ class OpenAIChat:
             JudgeError: a server does not answer, refuses the key, or does not have the model.
         """
         for url, client in self._open().endpoints.clients():
-            where = f"judge {self._settings.model} at {url}"
+            where = f"{self._title} {self._settings.model} at {url}"
             try:
                 models = await self._models_of(client)
             except openai.OpenAIError as error:
-                fault = server_fault(error, self._settings, self._key)
+                fault = server_fault(error, self._settings, self._key, self._section)
                 # A time-out here is no matter of the questions' deadline, which its cure speaks of.
                 cure = None if isinstance(error, openai.APIConnectionError) else fault.cure
                 raise JudgeError(
-                    f"the judge's server cannot be asked: {fault}", where=where, cure=cure or START_SERVER
+                    f"the {self._title}'s server cannot be asked: {fault}",
+                    where=where,
+                    cure=cure or start_server(self._section),
                 ) from None
             except (ValueError, RecursionError, AttributeError):
-                cure = "check rewards.judge.base_urls (most end in /v1)"
+                cure = f"check {self._section}.base_urls (most end in /v1)"
                 raise JudgeError("the server's list of models is not JSON", where=where, cure=cure) from None
             if models and self._settings.model not in models:
                 raise JudgeError(
                     f'the server does not have the model "{self._settings.model}"',
                     where=where,
                     allowed=", ".join(models[:10]),
-                    cure="correct rewards.judge.model, or serve it under this name (--served-model-name)",
+                    cure=f"correct {self._section}.model, or serve it under this name (--served-model-name)",
                 )
 
     async def close(self) -> None:
@@ -232,7 +243,7 @@ class OpenAIChat:
                 **self._parameters(question),
             )
         except openai.OpenAIError as error:
-            raise server_fault(error, self._settings, self._key) from None
+            raise server_fault(error, self._settings, self._key, self._section) from None
         except (ValueError, RecursionError) as error:  # RecursionError: thousands of nested brackets
             raise InvalidReply("the server's answer is not JSON") from error
         await self._account(question, expected, completion)
@@ -290,35 +301,36 @@ class OpenAIChat:
         return self._state
 
     def _failure(self, what: str, error: Exception | None = None) -> JudgeError:
-        where = f"judge {self._settings.model} at {', '.join(self._settings.base_urls)}"
+        where = f"{self._title} {self._settings.model} at {', '.join(self._settings.base_urls)}"
         return JudgeError(what, where=where, cure=error.cure if isinstance(error, ServerFault) else None)
 
 
-def _key(settings: JudgeSection) -> str:
+def _key(settings: JudgeSection, called: str) -> str:
     key = os.environ.get(settings.api_key_env, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise ConfigError(
-            "the judge's key holds characters that no key has",
+            f"the {called}'s key holds characters that no key has",
             where=f"the environment variable {settings.api_key_env}",
             allowed="printable ASCII",
         )
     return key
 
 
-def _check_addresses(settings: JudgeSection) -> None:
+def _check_addresses(settings: JudgeSection, section: str) -> None:
+    where = f"{section}.base_urls"
     if not settings.base_urls:
-        raise ConfigError("no judge server is given", where="rewards.judge.base_urls", cure="name at least one")
+        raise ConfigError(f"no {title(section)} server is given", where=where, cure="name at least one")
     for url in settings.base_urls:
         if "@" in url.partition("://")[2].partition("/")[0]:
             raise ConfigError(
                 "a server's address holds a password, which messages would show",
-                where="rewards.judge.base_urls",
+                where=where,
                 cure=f"leave it out, and put a key into the environment variable {settings.api_key_env}",
             )
         if not url.startswith(("http://", "https://")):
             raise ConfigError(
                 f'"{url}" is no address of a server',
-                where="rewards.judge.base_urls",
+                where=where,
                 allowed="http://... or https://...",
             )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,13 +12,14 @@ from typing import Any, Protocol
 from owlcap.config import VideoSection
 from owlcap.config_data import AskedModelSection, DataPipelineRun
 from owlcap.data.pipeline.clips import Clip
-from owlcap.data.pipeline.models import AskedModel, own_settings
 from owlcap.data.pipeline.shown import show, timing
 from owlcap.data.video import VideoLoader
+from owlcap.errors import ConfigError
 from owlcap.types import VideoClip
 from rewards.cache import ReplyCache
 from rewards.chat import InvalidReply, Media, Question, Usage
 from rewards.limits import LocalLimiter, RateLimiter
+from rewards.openai_chat import OpenAIChat
 from rewards.templates import PromptTemplate, load_template
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -50,12 +52,14 @@ class Tools:
     ) -> None:
         self.run = run
         limiter = limiter or LocalLimiter(models)
-        with own_settings({"rewards.cache": "cache"}):
+        with _own_key("rewards.cache", "cache"):
             self._cache = ReplyCache(run.cache)
-        self._chats = {name: AskedModel(name, model, self._cache, limiter) for name, model in models.items()}
+        self._chats = {
+            name: OpenAIChat(model, self._cache, limiter, name, section=name) for name, model in models.items()
+        }
         self._loaders: dict[str, VideoLoader] = {}
 
-    def model(self, name: str) -> AskedModel:
+    def model(self, name: str) -> OpenAIChat:
         """The model of that name."""
         return self._chats[name]
 
@@ -118,8 +122,18 @@ def template_of(run: DataPipelineRun, name: str, *placeholders: str) -> PromptTe
     Raises:
         ConfigError: from reading it.
     """
-    with own_settings({"rewards.prompts": "prompts"}):
+    with _own_key("rewards.prompts", "prompts"):
         return load_template(name, frozenset(placeholders), run.prompts, PROMPTS)
+
+
+@contextmanager
+def _own_key(theirs: str, ours: str) -> Iterator[None]:
+    """An error about a setting of the rewards names the pipelines' key of it."""
+    try:
+        yield
+    except ConfigError as error:
+        where = (error.where or "").replace(theirs, ours) or None
+        raise ConfigError(error.what, where=where, allowed=error.allowed, cure=error.cure) from None
 
 
 def asked(run: DataPipelineRun, names: Sequence[str]) -> list[tuple[str, str, float | None]]:

@@ -103,7 +103,7 @@ def cost_line(cost: Cost, num_texts: int, judge: JudgeSection) -> str:
         f"{num_texts} texts: at most {cost.num_calls} judge calls, about {inputs} input and "
         f"{cost.output_tokens} output tokens, {usd:.4f} USD; what is in the cache costs nothing\n"
         f"a judge that stops answering: each call is given up after {judge.call_deadline_s:g} s "
-        "(judge.call_deadline_s), and its item is left out"
+        "(rewards.judge.call_deadline_s), and its item is left out"
     )
 
 

@@ -51,6 +51,14 @@ def test_what_is_tried_again_and_what_counts_as_an_outage(status: int, retried: 
     assert (told.retry, told.is_outage, told.is_refused) == (retried, is_outage, False)
 
 
+@pytest.mark.parametrize("status", [404, 422, 429])
+def test_the_cure_names_the_section_of_the_model_that_failed(status: int):
+    error = status_error(status)
+    told = str(server_fault(error, JudgeSection(), "", "motion_model").cure)
+    assert "motion_model." in told
+    assert told.replace("motion_model.", "rewards.judge.").replace("motion_model", "judge") == fault(error).cure
+
+
 @pytest.mark.parametrize(("after", "least"), [("7", 7.0), ("0.5", 0.5), ("0", 0.0)])
 def test_a_retry_after_header_is_kept_with_some_jitter(after: str, least: float):
     assert least <= fault(status_error(429, **{"retry-after": after})).retry <= least + 1
