@@ -24,7 +24,7 @@ from motion.camera import Camera
 from motion.fitting import fit_bodies, source_bodies, vertices_of
 from motion.overlay import draw_bodies
 from motion.pose.perturb import perturb
-from motion.pose.source import build_pose_source
+from motion.pose.source import build_pose_source, find_people
 from motion.pose.track import main_person
 from motion.pose.types import BodyParameters, FramePeople, PoseTrack
 from motion.sampling import frame_energies, motion_energy, pose_aware, uniform
@@ -175,7 +175,7 @@ class MotionExtractor:
         energies: list[np.ndarray] = []
         clip, before = None, None
         for clip in portions(self._loader, sample, self.motion.extract):
-            people += self._source.find(clip, sample)
+            people += find_people(self._source, self.motion.pose.source, clip, sample)
             indices += clip.frame_indices
             if self.motion.key_frames.method == "motion_energy":
                 energies.append(frame_energies(clip.frames, before))

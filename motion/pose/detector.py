@@ -96,7 +96,7 @@ class YoloxDetector:
     """A YOLOX model (ONNX) through rtmlib."""
 
     def __init__(self, path: Path, device: str) -> None:
-        self._model: Any = open_onnx("YOLOX", path, device)
+        self._model: Any = open_onnx("YOLOX", path, device, WHAT, ORIGIN)
         self._model.model_input_size = tuple(input_shape(self._model)[2:])
 
     def boxes(self, frame: np.ndarray, sample: Sample) -> np.ndarray:
@@ -106,8 +106,12 @@ class YoloxDetector:
         return np.asarray(found, np.float32).reshape(-1, 4)
 
 
-def open_onnx(kind: str, path: Path, device: str) -> Any:
+def open_onnx(kind: str, path: Path, device: str, what: str, origin: str) -> Any:
     """A model of rtmlib on a local file; its other arguments keep their defaults.
+
+    Args:
+        kind: of rtmlib's classes.
+        what: the file should be, and from which `origin`, for the error.
 
     Raises:
         ModelError: rtmlib is not installed, or the file is no ONNX model.
@@ -125,8 +129,8 @@ def open_onnx(kind: str, path: Path, device: str) -> Any:
         raise ModelError(
             f"the ONNX file cannot be loaded: {error}",
             where=str(path),
-            allowed=WHAT,
-            cure=f"get it again from {ORIGIN}",
+            allowed=what,
+            cure=f"get it again from {origin}",
         ) from error
 
 

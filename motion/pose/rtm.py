@@ -33,9 +33,9 @@ class RtmPoses:
     def __init__(self, motion: MotionSection) -> None:
         path = model_file(motion.pose, WHAT, ORIGIN, LICENCE)
         self._detector = build_detector(motion.pose)
-        model = open_onnx("RTMPose", path, motion.pose.device)
+        model = open_onnx("RTMPose", path, motion.pose.device, WHAT, ORIGIN)
         if len(model.session.get_outputs()) == 1:  # heat maps, not two lines for x and y
-            model = open_onnx("ViTPose", path, motion.pose.device)
+            model = open_onnx("ViTPose", path, motion.pose.device, WHAT, ORIGIN)
         height, width = input_shape(model)[2:]
         model.model_input_size = (width, height)
         self._model: Any = model

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, cast
 
-from motion.pose.types import FramePeople, Layout
+import numpy as np
+
+from motion.pose.types import NUM_POINTS, FramePeople, Layout
 from owlcap.config_motion import MotionSection, PoseSection
-from owlcap.errors import ConfigError, ModelError
+from owlcap.errors import ConfigError, DataError, ModelError, OwlcapError
 from owlcap.registry import resolve
 from owlcap.types import Sample, VideoClip
 
@@ -42,6 +45,43 @@ def build_pose_source(motion: MotionSection) -> PoseSource:
         importlib.import_module(f"motion.pose.{BUILT_IN[known]}")
     build = cast("Callable[[MotionSection], PoseSource]", resolve("pose_source", name))
     return build(motion)
+
+
+def find_people(source: PoseSource, name: str, clip: VideoClip, sample: Sample) -> list[FramePeople]:
+    """What the source called `name` says of a portion of a clip, if it can be used.
+
+    Raises:
+        DataError: the source knows nothing of this clip, fails on it, or gives something else than one FramePeople a
+            frame with finite key points of its layout.
+    """
+    try:
+        people = source.find(clip, sample)
+    except OwlcapError:
+        raise
+    except Exception as error:  # a plug-in's: it must not end the work on other clips
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        raise DataError(
+            f"the pose source failed: {type(error).__name__}: {error}",
+            where=f"{sample.video}; {name}, line {line.lineno} of {line.filename}",
+            cure="mend the plug-in (motion.pose.source)",
+        ) from error
+    points = NUM_POINTS[source.layout]
+    sound = len(people) == len(clip.frames) and all(
+        frame.keypoints.shape == (frame.num_people, points, 3)
+        and frame.boxes.shape == (frame.num_people, 4)
+        and frame.scores.shape == (frame.num_people,)
+        and all(np.isfinite(values).all() for values in (frame.keypoints, frame.boxes, frame.scores))
+        for frame in people
+    )
+    if not sound:
+        raise DataError(
+            "the pose source gave poses that cannot be used",
+            where=f"{sample.video}; {name}",
+            allowed=f"one FramePeople for each of the {len(clip.frames)} frames: key points [people, {points}, 3], "
+            "boxes [people, 4], scores [people], all finite",
+            cure="mend the plug-in (motion.pose.source)",
+        )
+    return people
 
 
 def model_file(pose: PoseSection, what: str, origin: str, licence: str) -> Path:

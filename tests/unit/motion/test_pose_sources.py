@@ -11,7 +11,8 @@ from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEst
 
 from motion.pose import build_pose_source
 from motion.pose.detector import GivenBoxes, WholeFrame, build_detector
-from motion.pose.types import COCO17
+from motion.pose.source import find_people
+from motion.pose.types import COCO17, FramePeople
 from motion.pose.vitpose import crop_matrix, peaks, to_frame
 from owlcap.config import VideoSection
 from owlcap.config_motion import MotionSection, PoseSection
@@ -226,8 +227,9 @@ def test_missing_model_files_say_which_whence_and_under_what_licence(source, ori
 @pytest.mark.parametrize("source", ["vitpose", "rtmlib", "nlf"])
 def test_a_file_that_is_no_model_is_refused(source, tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"not a model")
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="cannot be loaded") as error:
         build_pose_source(settings(source=source, model=str(tmp_path / "m.onnx")))
+    assert {"vitpose": "a ViTPose", "rtmlib": "an RTMPose", "nlf": "an NLF"}[source] in str(error.value)
 
 
 def test_vitpose_without_some_of_its_weights_is_refused(vitpose_folder, tmp_path):
@@ -251,6 +253,52 @@ def test_a_folder_of_another_model_is_refused_by_its_config(vitpose_folder, tmp_
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
     with pytest.raises(ModelError, match=found):
         build_pose_source(settings(source="vitpose", model=str(folder)))
+
+
+class PlugIn:
+    """Says of every frame what it is told to."""
+
+    layout = "coco17"
+
+    def __init__(self, people):
+        self.people = people
+
+    def find(self, clip, sample):
+        return [self.people] * 2
+
+
+class Failing(PlugIn):
+    def find(self, clip, sample):
+        return list(3)  # type: ignore[call-overload]
+
+
+def people_of(points=17, boxes=1, value=1.0) -> FramePeople:
+    return FramePeople(
+        np.full((1, points, 3), value, np.float32), np.ones((boxes, 4), np.float32), np.ones(1, np.float32)
+    )
+
+
+def test_poses_of_a_plug_in_are_handed_on():
+    people = people_of()
+    assert find_people(PlugIn(people), "mine", *clip_of(2)) == [people, people]
+
+
+@pytest.mark.parametrize(
+    ("people", "num_frames"),
+    [(people_of(), 3), (people_of(points=15), 2), (people_of(boxes=2), 2), (people_of(value=np.nan), 2)],
+    ids=["a frame too few", "too few points", "a box without a person", "not finite"],
+)
+def test_poses_of_a_plug_in_that_cannot_be_used_fail_their_clip(people, num_frames):
+    with pytest.raises(DataError, match="cannot be used") as error:
+        find_people(PlugIn(people), "mine", *clip_of(num_frames))
+    assert "a.mp4; mine" in str(error.value)
+    assert f"{num_frames} frames: key points [people, 17, 3]" in str(error.value)
+
+
+def test_a_plug_in_that_fails_on_a_clip_fails_that_clip_alone():
+    with pytest.raises(DataError, match="TypeError: 'int' object is not iterable") as error:
+        find_people(Failing(None), "mine", *clip_of())
+    assert f"a.mp4; mine, line {Failing.find.__code__.co_firstlineno + 1} of {__file__}" in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"model_type": "vitpose", "backbone_config": 3}'])
