@@ -140,7 +140,9 @@ def make_result(
         judge=judge,
         num_cases=len(scores) if num_cases is None else num_cases,
         figures=figures,
-        official=figures if kind.official is kind.figures else _all_figures(scores, kind, kind.official, num_resamples),
+        official=figures
+        if kind.official is kind.figures
+        else _all_figures(scores, kind, kind.official, num_resamples, kind.official_counts),
         scores=tuple(scores),
         missing=tuple(missing),
         failed=tuple(failed),
@@ -149,11 +151,17 @@ def make_result(
     )
 
 
-def _all_figures(scores: Sequence[ItemScore], kind: Kind, compute: Compute, num_resamples: int) -> dict[str, Interval]:
+def _all_figures(
+    scores: Sequence[ItemScore],
+    kind: Kind,
+    compute: Compute,
+    num_resamples: int,
+    counts: Callable[[Mapping[str, float]], bool] = lambda values: True,
+) -> dict[str, Interval]:
     """Over all items and by their groups, then by the groups of each split."""
-    found = with_errors(scores, compute, num_resamples)
+    found = with_errors(scores, compute, num_resamples, counts)
     for split in kind.splits(scores):
-        of_groups = with_errors(split, compute, num_resamples)
+        of_groups = with_errors(split, compute, num_resamples, counts)
         found |= {name: figure for name, figure in of_groups.items() if "/" in name}
     return found
 

@@ -6,7 +6,8 @@ figure is computed anew from it, so that figures which are no means (F1, BLEU) g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -41,12 +42,19 @@ def plain_mean(values: Sequence[float | None]) -> float | None:
 
 
 def with_errors(
-    scores: Sequence[ItemScore], compute: Compute, num_resamples: int = NUM_RESAMPLES
+    scores: Sequence[ItemScore],
+    compute: Compute,
+    num_resamples: int = NUM_RESAMPLES,
+    counts: Callable[[Mapping[str, float]], bool] = lambda values: True,
 ) -> dict[str, Interval]:
-    """Figures with standard errors. One item says nothing of its group's error: such a group's figures have none."""
+    """Figures with standard errors. One item says nothing of its group's error: such a group's figures have none.
+
+    Args:
+        counts: whether `compute` takes an item with these values into its means.
+    """
     table = columns(scores)
-    point, sizes = compute(table), _sizes(table)
-    draws = [compute(_drawn(table, places)) for places in _resamples(sizes, num_resamples)] if scores else []
+    point, sizes = compute(table), Counter(score.group for score in scores if counts(score.values))
+    draws = [compute(_drawn(table, places)) for places in _resamples(_sizes(table), num_resamples)] if scores else []
     found: dict[str, Interval] = {}
     for name, value in point.items():
         most = sizes.get(name.rpartition("/")[0], max(sizes.values(), default=0))

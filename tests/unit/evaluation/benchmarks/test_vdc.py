@@ -97,6 +97,7 @@ def test_the_number_beside_official_figures_is_of_the_videos_that_they_are_means
     rows = [line.split() for line in result_text(result).splitlines() if line.startswith("short ")]
 
     assert [row[-1] for row in rows] == ["1", "3"]  # the script's table, then ours
+    assert result.official["short/accuracy"].standard_error is None  # of one video
     told = "the published script leaves 2 of them out of its means: accuracy or score 0"
     assert told in result_text(result)
     assert told in result_page(result)
