@@ -54,6 +54,7 @@ ROWS = (  # what the table shows: title, model, overlays of the held-out clips, 
     ("left and right exchanged", "motion", "wrong", "greedy"),
     ("left and right exchanged, MSD", "motion", "wrong", "msd"),
 )
+SAMPLINGS = [("+ motion pathway", "uniform key frames"), ("+ MSD", "uniform key frames, MSD")]
 FIGURES = ("recall", "precision", "wrong side")
 MAX_NEW_TOKENS = 96
 BATCH = 25  # clips captioned at a time
@@ -138,7 +139,7 @@ def make_data(place: Place) -> None:
     num_clips = place.num_train + place.num_pretrain
     counts = ("--num-train", num_clips, "--num-validation", 32, "--num-test", place.num_test)
     once(root / "base", lambda: owlcap("data", "toy", data, *counts, "--base", root / "base"))
-    once(train_rows(place), lambda: split_rows(place))
+    once(rows_of(place, "arms"), lambda: split_rows(place))
     once(pretrained(place), lambda: pretrain(place))
     once(root / "base_macm", lambda: owlcap("model", "add-motion", pretrained(place), root / "base_macm"))
     for name in ("pose", "uniform"):
@@ -148,21 +149,16 @@ def make_data(place: Place) -> None:
         overlays_of(place, "test", name)
 
 
-def train_rows(place: Place) -> Path:
-    """The rows that every arm is trained on; beside the videos that they name."""
-    return place.root / "data" / "arms.jsonl"
-
-
-def pretrain_rows(place: Place) -> Path:
-    """The rows that the base model is trained on."""
-    return place.root / "data" / "pretrain.jsonl"
+def rows_of(place: Place, part: str) -> Path:
+    """Training rows of every arm ("arms"), or of the base model ("base"); beside the videos that they name."""
+    return place.root / "data" / f"{part}.jsonl"
 
 
 def split_rows(place: Place) -> None:
     """Write both."""
     lines = (place.root / "data" / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    pretrain_rows(place).write_text("".join(lines[place.num_train :]), encoding="utf-8")
-    train_rows(place).write_text("".join(lines[: place.num_train]), encoding="utf-8")
+    rows_of(place, "base").write_text("".join(lines[place.num_train :]), encoding="utf-8")
+    rows_of(place, "arms").write_text("".join(lines[: place.num_train]), encoding="utf-8")
 
 
 def overlays_of(place: Place, split: str, name: str) -> Path:
@@ -170,7 +166,7 @@ def overlays_of(place: Place, split: str, name: str) -> Path:
     out = place.root / f"{split}.{name}.jsonl"
     values = {"root": place.root, "hidden": place.hidden, "wrong": place.wrong, "fit_steps": place.fit_steps}
     settings = [one.format(**values) for one in (*SETTINGS, *OVERLAYS[name])]
-    source = train_rows(place) if split == "train" else place.root / "data" / "test.jsonl"
+    source = rows_of(place, "arms") if split == "train" else place.root / "data" / "test.jsonl"
     return once(out, lambda: owlcap("motion", "extract", source, *settings, "--config", "toy_macm_sft", "--out", out))
 
 
@@ -216,7 +212,7 @@ def pretrained(place: Place) -> Path:
 def pretrain(place: Place) -> None:
     """Train it."""
     settings = sft_settings(place, "pretrained", 0)
-    settings += [f"model.path={place.root}/base", f"data.train={pretrain_rows(place)}"]
+    settings += [f"model.path={place.root}/base", f"data.train={rows_of(place, 'base')}"]
     owlcap("sft", "toy_sft", *settings, f"sft.num_epochs={place.pretrain_epochs}")
 
 
@@ -226,7 +222,7 @@ def train(place: Place, arm: str, seed: int) -> None:
     settings = sft_settings(place, f"{arm}-{seed}", seed)
     settings += [f"optimizer.lr={place.learning_rate}", f"sft.num_epochs={place.num_epochs}"]
     if arm == "visual":
-        settings += [f"model.path={pretrained(place)}", f"data.train={train_rows(place)}"]
+        settings += [f"model.path={pretrained(place)}", f"data.train={rows_of(place, 'arms')}"]
     else:
         name = "pose" if arm == "motion" else "uniform"
         settings += [
@@ -321,25 +317,30 @@ def mirrored(fact: str) -> str:
     return fact.replace("left", "RIGHT").replace("right", "left").replace("RIGHT", "right")
 
 
+Cell = dict[str, Any]  # a figure of a row, as JSON
+
+
 def print_table(place: Place, clips: dict[str, list[list[dict[str, float]]]], num_seeds: int, seconds: float) -> None:
-    """Means over clips of their means over seeds, with standard errors over clips."""
-    rows: dict[str, dict[str, dict[str, Any]]] = {}
-    print("| what | motion recall | motion precision | wrong side |")
-    print("| --- | ---: | ---: | ---: |")
-    for title, seeds in clips.items():
-        cells: dict[str, dict[str, Any]] = {}
-        for figure in FIGURES:
-            by_clip = [[one[figure] for one in clip if figure in one] for clip in zip(*seeds, strict=True)]
-            means = [fmean(values) for values in by_clip if values]
-            by_seed = [[one[figure] for one in seed if figure in one] for seed in seeds]
-            cells[figure] = {
-                "mean": fmean(means) if means else None,
-                "standard_error": stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None,
-                "clips": len(means),
-                "by_seed": [fmean(values) if values else None for values in by_seed],
-            }
-        rows[title] = cells
-        print(f"| {title} | {' | '.join(shown(cells[name]) for name in FIGURES)} |")
+    """Means over clips of their means over seeds; differences of rows, paired by clip; all as JSON."""
+    means = {title: {figure: by_clip(seeds, figure) for figure in FIGURES} for title, seeds in clips.items()}
+    rows = {
+        title: {
+            figure: cell(list(of.values())) | {"by_seed": [mean_of(seed, figure) for seed in clips[title]]}
+            for figure, of in figures.items()
+        }
+        for title, figures in means.items()
+    }
+    against = {
+        f"{title}, against {other}": {
+            figure: cell(
+                [value - means[other][figure][clip] for clip, value in of.items() if clip in means[other][figure]]
+            )
+            for figure, of in means[title].items()
+        }
+        for title, other in [(title, ROWS[0][0]) for title, *_ in ROWS[1:]] + SAMPLINGS
+    }
+    print_rows("what", rows, "")
+    print_rows("paired by clip", against, "+")
     settings = {
         "pretrain": place.num_pretrain,
         "train": place.num_train,
@@ -347,16 +348,51 @@ def print_table(place: Place, clips: dict[str, list[list[dict[str, float]]]], nu
         "epochs": place.num_epochs,
         "lr": place.learning_rate,
         "frames": place.num_frames,
+        "hidden": place.hidden,
+        "wrong": place.wrong,
     }
-    bad = {"hidden": place.hidden, "wrong": place.wrong}
-    print(json.dumps({"benchmark": "macm_evidence", "seeds": num_seeds, **settings, **bad, "s": seconds, "rows": rows}))
+    told = {
+        "benchmark": "macm_evidence",
+        "seeds": num_seeds,
+        **settings,
+        "s": seconds,
+        "rows": rows,
+        "against": against,
+    }
+    print(json.dumps(told))
 
 
-def shown(cell: dict[str, Any]) -> str:
-    """Mean and standard error; a dash where no caption had anything to count."""
-    if cell["mean"] is None or cell["standard_error"] is None:
-        return "-"
-    return f"{cell['mean']:.3f} ± {cell['standard_error']:.3f}"
+def by_clip(seeds: Sequence[Sequence[dict[str, float]]], figure: str) -> dict[int, float]:
+    """A figure's mean over seeds, of every clip that has it."""
+    values = ([one[figure] for one in clip if figure in one] for clip in zip(*seeds, strict=True))
+    return {clip: fmean(some) for clip, some in enumerate(values) if some}
+
+
+def mean_of(seed: Sequence[dict[str, float]], figure: str) -> float | None:
+    """A figure's mean over the clips of a seed that have it."""
+    values = [one[figure] for one in seed if figure in one]
+    return fmean(values) if values else None
+
+
+def cell(values: Sequence[float]) -> Cell:
+    """Mean over clips with its standard error."""
+    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return {"mean": fmean(values) if values else None, "standard_error": error, "clips": len(values)}
+
+
+def print_rows(head: str, rows: dict[str, dict[str, Cell]], sign: str) -> None:
+    """As a table; a dash where no caption had anything to count."""
+    print(f"| {head} | motion recall | motion precision | wrong side |")
+    print("| --- | ---: | ---: | ---: |")
+    for title, cells in rows.items():
+        shown = (
+            "-"
+            if one["mean"] is None or one["standard_error"] is None
+            else f"{one['mean']:{sign}.3f} ± {one['standard_error']:.3f}"
+            for one in cells.values()
+        )
+        print(f"| {title} | {' | '.join(shown)} |")
+    print()
 
 
 if __name__ == "__main__":
