@@ -15,14 +15,6 @@ os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.pop("RAY_ADDRESS", None)  # a test never joins somebody's cluster
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under `pytest -n 2 --dist loadgroup`: one process starts Ray, vLLM and DeepSpeed, the other runs all the rest."""
-    for item in items:
-        group = "slow" if item.get_closest_marker("slow") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 TEXTS = [
     "Describe the video.",
     "A person in a red shirt raises the left arm, then waves the right hand in front of a blue wall.",
