@@ -69,8 +69,9 @@ def test_an_actors_file_has_the_warnings_of_libraries_and_not_their_chatter(
 
 
 def test_an_actor_of_no_run_is_left_as_it_is() -> None:
+    before = list(logging.getLogger("rewards").handlers)
     setup_actor_logging("reward-0")
-    assert not any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger("rewards").handlers)
+    assert logging.getLogger("rewards").handlers == before
 
 
 def test_a_folder_that_an_actor_cannot_write_to_is_said_and_work_goes_on(
