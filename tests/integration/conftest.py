@@ -10,7 +10,10 @@ import pytest
 from owlcap.config import ClusterSection
 from owlcap.runs import RunDir
 from owlcap.training.cluster import start_ray
-from tests.integration.toy_run import config, make_world
+
+pytest.register_assert_rewrite("tests.integration.toy_run")  # before it is imported
+
+from tests.integration.toy_run import config, make_world  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from owlcap.metrics import read_metrics
 from owlcap.runs import RunDir
 from rl.trainer import run_rl
+from rl.weight_sync import SyncStats, load_weights
 from tests.integration.toy_run import NUM_STEPS, assert_same_run, config
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 
-def test_async_is_one_update_behind_and_can_be_repeated(world: Path, tmp_path: Path) -> None:
-    first, second = (
-        RunDir(run_rl(config(world, tmp_path / name, pipeline={"mode": "async"})).parent) for name in ("a", "b")
-    )
+def test_async_is_one_update_behind_and_can_be_repeated(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second run's engines load weights slowly, so that whatever depends on timing differs."""
+
+    def load_slowly(*args: Any) -> SyncStats:
+        time.sleep(1.0)
+        return load_weights(*args)
+
+    first = RunDir(run_rl(config(world, tmp_path / "a", pipeline={"mode": "async"})).parent)
+    monkeypatch.setattr("rl.pipeline.load_weights", load_slowly)
+    second = RunDir(run_rl(config(world, tmp_path / "b", pipeline={"mode": "async"})).parent)
     rows = [row for row in read_metrics(first) if "train/loss" in row]
     assert [row["staleness/max"] for row in rows] == [0, 1, 1, 1]
     for step in range(1, NUM_STEPS + 1):

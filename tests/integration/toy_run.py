@@ -32,7 +32,8 @@ class ShareOfVowels:
     async def score_group(self, sample, captions):
         return [Score(sum(c in "aeiou" for c in text) / max(1, len(text))) for text in captions]
 """
-NOT_REPEATABLE = ("time", "seconds/", "share/", "rollout/restarts", "judge/", "features/")  # wall time, caches
+# Wall time, caches, and in async what a sync took, which is logged once the engines have it.
+NOT_REPEATABLE = ("time", "seconds/", "share/", "rollout/restarts", "judge/", "features/", "train/sync_mib")
 
 
 def make_world(root: Path) -> Path:
