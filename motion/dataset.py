@@ -65,7 +65,7 @@ def read_clips(data: Path) -> tuple[dict[int, Sample], list[MotionFailure]]:
         else:
             clips[number] = row
     if not clips:
-        raise next(iter(bad.values()), DataError("the data file has no rows", where=str(data)))
+        raise next(iter(bad.values()))
     lines = {number: Sample(f"{data.name}:{number}", "", "", "", "") for number in bad}
     return clips, [MotionFailure(lines[number], type(error).__name__, str(error)) for number, error in bad.items()]
 

@@ -25,7 +25,7 @@ from pydantic_core import to_json
 from owlcap.config import MotionSection, RewardsSection, RlRun, Run, SftRun
 from owlcap.config_data import DataPipelineRun
 from owlcap.config_problems import Key, describe_invalid, spell
-from owlcap.errors import ConfigError
+from owlcap.errors import ConfigError, first_line
 
 KINDS: dict[str, type[SftRun] | type[RlRun]] = {"sft": SftRun, "rl": RlRun}
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -338,7 +338,7 @@ def _apply(override: Override, merged: DictConfig | ListConfig) -> None:
         OmegaConf.update(merged, spell(override.key), override.value, merge=True, force_add=True)
     except (OmegaConfBaseException, IndexError) as error:
         raise ConfigError(
-            f"the override {override.text!r} does not fit the run: {str(error).splitlines()[0]}",
+            f"the override {override.text!r} does not fit the run: {first_line(error)}",
             allowed="a key of the run; a list is reached by an index that it has, or replaced as a whole",
         ) from error
 
@@ -355,7 +355,7 @@ def _unresolved(error: OmegaConfBaseException, path: Path, given: Sequence[Overr
     key = getattr(error, "full_key", None)
     where = f"{path}, key {key}" if key else str(path)
     return ConfigError(
-        str(error).splitlines()[0],
+        first_line(error),
         where=_place(given, _key(str(key))) or where,
         cure="`${a.b}` names another key of the same run from the top; `???` must be given as an override",
     )

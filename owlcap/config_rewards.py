@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+CACHE_SUFFIX = ".sqlite"
 
 
 class Section(BaseModel):
@@ -43,6 +45,14 @@ class CacheSection(Section):
     path: str | None = None  # an sqlite file; null: judge.sqlite in the user's cache folder for owlcap
     max_gib: float = Field(default=2.0, gt=0)  # the least recently used replies go first
     max_age_days: float = Field(default=90.0, gt=0)
+
+    @field_validator("path")
+    @classmethod
+    def _is_nobodys_data(cls, path: str | None) -> str | None:
+        """A cache may be set aside or cleared, so that its name must not be that of another file."""
+        if path is not None and not path.endswith(CACHE_SUFFIX):
+            raise ValueError(f"{path} is no name of a judge cache; it must end in {CACHE_SUFFIX}")
+        return path
 
 
 class CserSection(Section):

@@ -52,6 +52,16 @@ class OwlcapError(Exception):
         return (_rebuild, (type(self), self.what, self.where, self.allowed, self.cure))
 
 
+def first_line(problem: Exception | str) -> str:
+    """What went wrong without where and how to mend it; an error without a message as Python writes it."""
+    return str(problem).strip().partition("\n")[0] or repr(problem)
+
+
+def one_line(error: OwlcapError) -> str:
+    """An error as one line, for logs and counts by reason."""
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
 def _rebuild(
     cls: type[OwlcapError], what: str, where: str | None, allowed: str | None, cure: str | None
 ) -> OwlcapError:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from owlcap.config import CacheSection
-from owlcap.errors import ConfigError
 from owlcap.logging import get_logger
 from rewards.cache_file import BUSY_S, CacheStats, cache_stats, clear_cache, network_file_system, open_cache
 
@@ -35,7 +34,6 @@ __all__ = [
     "network_file_system",
 ]
 
-SUFFIX = ".sqlite"
 REMEMBERED = 50_000_000  # characters of replies held in the process
 TRIM_EVERY = 100  # writes between two looks at the limits
 TOUCH_EVERY_S = 3600.0  # a reply's time of use is not written more often
@@ -67,28 +65,15 @@ def cache_key(model: str, template_hash: str, parameters: Mapping[str, Any], pro
 
 
 def cache_path(settings: CacheSection) -> Path:
-    """Where the cache file is.
-
-    Raises:
-        ConfigError: its name does not end in .sqlite: a file that is set aside or cleared must not be somebody's data.
-    """
+    """Where the cache file is."""
     if settings.path is None:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(base) / "owlcap" / f"judge{SUFFIX}"
-    path = Path(settings.path).expanduser()
-    if path.suffix != SUFFIX:
-        raise ConfigError(
-            f"not a name of a judge cache: {path}", where="rewards.cache.path", allowed=f"a name that ends in {SUFFIX}"
-        )
-    return path
+        return Path(base) / "owlcap" / "judge.sqlite"
+    return Path(settings.path).expanduser()
 
 
 class ReplyCache:
-    """Replies by key: in memory, and in the file that the settings name. Safe to use from several threads.
-
-    Raises:
-        ConfigError: a file name that is not allowed.
-    """
+    """Replies by key: in memory, and in the file that the settings name. Safe to use from several threads."""
 
     def __init__(self, settings: CacheSection) -> None:
         self._settings = settings

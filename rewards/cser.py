@@ -18,11 +18,11 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from owlcap.config import CserSection, RewardsSection, Section
-from owlcap.errors import ConfigError, JudgeError
+from owlcap.errors import ConfigError, JudgeError, one_line
 from owlcap.registry import register
 from owlcap.types import Judgement, Label, Sample, Score, Tag, Unit, Unscored
 from rewards.base import Judge
-from rewards.failures import one_line, score_each
+from rewards.failures import score_each
 from rewards.judges import Calls, Judges, check_captions, judge_sections
 from rewards.options import parse_options
 from rewards.panel import Vote, majority, spread

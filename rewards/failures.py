@@ -6,15 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from owlcap.errors import JudgeError, OwlcapError
+from owlcap.errors import JudgeError, one_line
 from owlcap.types import Unscored
 
 T = TypeVar("T")
-
-
-def one_line(error: OwlcapError) -> str:
-    """An error as one line, for logs and counts by reason."""
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
 async def score_each(reward: str, captions: Sequence[str], score: Callable[[str], Awaitable[T]]) -> list[T | Unscored]:

@@ -24,9 +24,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from owlcap.errors import JudgeError, RewardError
+from owlcap.errors import JudgeError, RewardError, one_line
 from owlcap.types import Choice, RewardBreakdown, Sample, ScoredRollout
-from rewards.failures import one_line
 from rewards.http_metrics import HttpMetrics
 from rewards.suite import RewardSuite
 

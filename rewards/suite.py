@@ -16,12 +16,11 @@ from typing import Any, cast
 
 import rewards.catalogue  # noqa: F401  (registers the project's rewards)
 from owlcap.config import RewardsSection, RewardTerm
-from owlcap.errors import ConfigError, JudgeError, RewardError
+from owlcap.errors import ConfigError, JudgeError, RewardError, one_line
 from owlcap.registry import resolve
 from owlcap.types import RewardBreakdown, Sample, Score, ScoredRollout, Unscored
 from rewards.base import Closeable, Reward
 from rewards.chat import Usage
-from rewards.failures import one_line
 from rewards.functions import FunctionReward, is_reward_function
 from rewards.held_out import HeldOut
 from rewards.judges import Judges

@@ -63,7 +63,9 @@ def _own_files(folder: Path, base: Path) -> set[str]:
         own = {file.name for file in folder.iterdir() if file.suffix == ".txt"}
     except OSError as error:
         raise ConfigError(
-            f"no folder of prompt templates: {error}", where="rewards.prompts", cure="make it, or set it to null"
+            f"no folder of prompt templates: {error.strerror or error}",
+            where=str(folder),
+            cure="make it, or set `prompts`, which names it, to null",
         ) from error
     known = {file.name for file in base.glob("*.txt")}
     if own - known:

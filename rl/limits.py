@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from owlcap.config import RlRun
-from owlcap.errors import DataError, TrainingError
+from owlcap.errors import DataError, TrainingError, first_line
 from rl.state import TrainerState
 from rl.step import StepBatch
 
@@ -25,7 +25,7 @@ def check_limits(batch: StepBatch, state: TrainerState, cfg: RlRun) -> None:
     num_prompts = state.num_prompts + len(batch.rows)
     allowed = cfg.data.max_bad_rows_share
     if batch.num_failed and num_prompts >= MIN_PROMPTS_TO_JUDGE_DATA and num_failed > allowed * num_prompts:
-        last, failure = [(row.id, row.failure.split("\n")[0]) for row in batch.rows if row.failure][-1]
+        last, failure = [(row.id, first_line(row.failure)) for row in batch.rows if row.failure][-1]
         raise DataError(
             f"{num_failed} of {num_prompts} prompts gave no captions, last {last}: {failure}",
             where=f"{cfg.data.train} (each is named in the run's rollouts/ folder)",

@@ -13,7 +13,7 @@ from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
 from owlcap.config import ClusterSection
-from owlcap.errors import OwlcapError, PlacementError, RolloutError
+from owlcap.errors import OwlcapError, PlacementError, RolloutError, first_line
 from owlcap.logging import actor_environment
 from owlcap.training.cluster import GPU_SHARE, bundle_of, free_resources
 from owlcap.types import RolloutFailure, RolloutGroup
@@ -228,7 +228,7 @@ def fetch(ref: ObjectRef) -> Any:
             raise cause from error
         raise WorkerLostError(f"{type(cause).__name__}: {cause}") from error
     except RayError as error:
-        raise WorkerLostError(str(error).strip().splitlines()[0]) from error
+        raise WorkerLostError(first_line(error)) from error
 
 
 def wait_for_places(slots: Sequence[WorkerSlot], cluster: ClusterSection, deadline_s: float) -> None:

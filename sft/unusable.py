@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from owlcap.errors import DataError
+from owlcap.errors import DataError, first_line
 from owlcap.logging import get_logger
 
 MIN_ALLOWED = 1  # clip, unless none may be bad: a small data set is not given up for a single one
@@ -51,7 +51,7 @@ class BadClips:
         allowed = max(math.floor(self._max_share * self._num_rows), MIN_ALLOWED) if self._max_share else 0
         if len(self) > allowed:
             first, told = next(iter(self._reasons.items()))
-            reason = told.split("\n")[0]  # the rest says where, and so does this error
+            reason = first_line(told)  # the rest says where, and so does this error
             raise DataError(
                 f"{len(self)} of {self._num_rows} clips cannot be used, first {first}: {reason}",
                 where=self._where,

@@ -10,7 +10,7 @@ import torch
 from motion.pose.source import model_file
 from motion.pose.types import BodyParameters, FramePeople, Layout, nobody
 from owlcap.config_motion import MotionSection
-from owlcap.errors import ModelError
+from owlcap.errors import ModelError, first_line
 from owlcap.registry import register
 from owlcap.types import Sample, VideoClip
 
@@ -43,7 +43,7 @@ class NlfPoses:
             _ = self._model.detect_smpl_batched
         except (RuntimeError, ValueError, AttributeError) as error:
             raise ModelError(
-                f"the NLF model cannot be loaded: {str(error).strip().splitlines()[0]}",
+                f"the NLF model cannot be loaded: {first_line(error)}",
                 where=str(path),
                 allowed=WHAT,
                 cure=f"get it again from {ORIGIN} ({LICENCE})",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from owlcap.errors import ConfigError, VideoError
+from owlcap.errors import ConfigError, VideoError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,7 +113,7 @@ class TorchcodecReader:
             from torchcodec.decoders import VideoDecoder  # type: ignore[import-not-found]
         except (ImportError, RuntimeError, OSError) as error:  # absent, or its FFmpeg libraries are
             raise ConfigError(
-                f"video.backend is torchcodec, which cannot be loaded: {str(error).splitlines()[0]}",
+                f"video.backend is torchcodec, which cannot be loaded: {first_line(error)}",
                 allowed="decord, pyav, or an installed torchcodec with FFmpeg's shared libraries",
                 cure="set video.backend=decord, or pip install torchcodec beside the system's FFmpeg",
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from owlcap.errors import first_line
 from owlcap.evaluation.report import CaptionReport, Figure, paired_difference
 
 
@@ -56,7 +57,7 @@ def count_line(report: CaptionReport) -> str:
         f"{report.name}: {report.num_scored} of {report.num_clips} clips scored, {report.num_failed} without caption, "
         f"{report.num_unscored} unscored"
     )
-    reasons = [(problem.id, problem.reason.split("\n")[0]) for problem in (*report.failed, *report.unscored)]
+    reasons = [(problem.id, first_line(problem.reason)) for problem in (*report.failed, *report.unscored)]
     problems = [f"{id_} ({reason})" for id_, reason in reasons]
     if not problems:
         return line

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from owlcap.config import ModelSection
-from owlcap.errors import ExportError
+from owlcap.errors import ExportError, first_line
 from owlcap.inference.engine import Dtype, draw_in_process, engine_settings
 from owlcap.inference.process import call_in_process
 from owlcap.inference.settings import PolicySettings
@@ -91,7 +91,7 @@ def _usable(results: Sequence[RolloutGroup | RolloutFailure], folder: Path) -> t
     """The groups, or ExportError for a probe clip that the policy cannot take."""
     for result in results:
         if isinstance(result, RolloutFailure):
-            reason = result.reason.split("\n")[0]
+            reason = first_line(result.reason)
             raise ExportError(
                 f"the policy cannot take the probe clip: {reason}",
                 where=str(folder),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from owlcap.config import ModelSection, MotionSection, VideoSection
-from owlcap.errors import CheckpointError, ModelError
+from owlcap.errors import CheckpointError, ModelError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +61,7 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
             if attention != "flash_attention_2":
                 raise
             raise ModelError(  # its package or a GPU is missing
-                f"model.attention is {attention}: {str(error).splitlines()[0]}",
+                f"model.attention is {attention}: {first_line(error)}",
                 allowed="auto, sdpa; flex on a GPU",
                 cure="install flash-attn on the learner's machines, or set model.attention=auto",
             ) from error
@@ -156,7 +156,7 @@ def load_processor(
         processor = AutoProcessor.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"the processor cannot be loaded: {str(error).splitlines()[0]}",
+            f"the processor cannot be loaded: {first_line(error)}",
             where=str(folder),
             allowed="a folder with preprocessor_config.json or processor_config.json, and tokenizer files",
             cure="copy the processor's files from the base model",
@@ -279,7 +279,7 @@ def model_folder(path: str | Path) -> Path:
         return Path(snapshot_download(str(path)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
-            f"neither a folder nor a checkpoint that can be downloaded: {str(error).splitlines()[0]}",
+            f"neither a folder nor a checkpoint that can be downloaded: {first_line(error)}",
             where=str(path),
             cure=cure,
         ) from error

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from owlcap.errors import OwlcapError
-from rewards.failures import one_line
+from owlcap.errors import OwlcapError, one_line
 
 EXAMPLES = 3  # clips that are named for a reason
 MAX_REASONS = 10  # that are told; the records have all

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +13,6 @@ from owlcap.config_data import AskedModelSection, DataPipelineRun
 from owlcap.data.pipeline.clips import Clip
 from owlcap.data.pipeline.shown import show, timing
 from owlcap.data.video import VideoLoader
-from owlcap.errors import ConfigError
 from owlcap.types import VideoClip
 from rewards.cache import ReplyCache
 from rewards.chat import InvalidReply, Media, Question, Usage
@@ -52,8 +50,7 @@ class Tools:
     ) -> None:
         self.run = run
         limiter = limiter or LocalLimiter(models)
-        with _own_key("rewards.cache", "cache"):
-            self._cache = ReplyCache(run.cache)
+        self._cache = ReplyCache(run.cache)
         self._chats = {
             name: OpenAIChat(model, self._cache, limiter, name, section=name) for name, model in models.items()
         }
@@ -122,18 +119,7 @@ def template_of(run: DataPipelineRun, name: str, *placeholders: str) -> PromptTe
     Raises:
         ConfigError: from reading it.
     """
-    with _own_key("rewards.prompts", "prompts"):
-        return load_template(name, frozenset(placeholders), run.prompts, PROMPTS)
-
-
-@contextmanager
-def _own_key(theirs: str, ours: str) -> Iterator[None]:
-    """An error about a setting of the rewards names the pipelines' key of it."""
-    try:
-        yield
-    except ConfigError as error:
-        where = (error.where or "").replace(theirs, ours) or None
-        raise ConfigError(error.what, where=where, allowed=error.allowed, cure=error.cure) from None
+    return load_template(name, frozenset(placeholders), run.prompts, PROMPTS)
 
 
 def asked(run: DataPipelineRun, names: Sequence[str]) -> list[tuple[str, str, float | None]]:

@@ -10,11 +10,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from owlcap.config import JudgeSection, MonitorsSection, RewardsSection
-from owlcap.errors import JudgeError
+from owlcap.errors import JudgeError, one_line
 from owlcap.evaluation.benchmarks.values import Benchmark, C, Case, Cost, ItemScore
 from owlcap.evaluation.report import ClipProblem
 from rewards.chat import Usage
-from rewards.failures import one_line
 from rewards.judges import Judges, check_length
 
 CHARACTERS_A_TOKEN = 4  # of English, roughly

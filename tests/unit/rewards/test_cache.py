@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import ValidationError
 
 import rewards.cache
 from owlcap.config import CacheSection
@@ -385,8 +386,8 @@ def test_where_the_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_name_that_may_be_somebodys_data_is_refused():
-    with pytest.raises(ConfigError, match=r"captions\.jsonl"):
-        cache_path(CacheSection(path="captions.jsonl"))
+    with pytest.raises(ValidationError, match=r"captions\.jsonl.*must end in \.sqlite"):
+        CacheSection(path="captions.jsonl")
 
 
 def test_stats_tell_what_is_there(path: Path):

@@ -77,7 +77,8 @@ def test_files_that_are_no_templates_may_lie_there(tmp_path: Path):
 def test_a_folder_that_is_not_there_is_a_config_error(tmp_path: Path):
     with pytest.raises(ConfigError, match="no folder of prompt templates") as caught:
         load_template("units", CAPTION, str(tmp_path / "no"))
-    assert caught.value.where == "rewards.prompts"
+    assert caught.value.where == str(tmp_path / "no")
+    assert "`prompts`" in (caught.value.cure or "")
 
 
 def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path: Path):
