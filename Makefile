@@ -38,7 +38,7 @@ demo: setup
 # Tests that look at pages need a Chromium; where none is there and none can be fetched, they say so and are skipped.
 test: setup
 	@$(BIN)/python tools/fetch_chromium.py || true
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check --no-cache .

@@ -1,16 +1,9 @@
-"""The toy run while its parts are killed, after its driver was, and resumed with what does not fit."""
+"""The toy run while its parts are killed."""
 
 from __future__ import annotations
 
 import math
-import os
 import random
-import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,31 +13,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from owlcap.config import RlRun
-from owlcap.config_io import dump
 from owlcap.data.rows import read_rows
 from owlcap.metrics import read_metrics
-from owlcap.models.tiny import make_tiny_model
 from owlcap.runs import RunDir
-from owlcap.training.checkpoint import CheckpointStore, DataCursor
+from owlcap.training.checkpoint import DataCursor
 from rl.state import PromptOrder
 from rl.trainer import run_rl
-from tests.integration.toy_run import assert_same_run, config, prompts_of
+from tests.integration.toy_run import config, name_of, prompts_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.usefixtures("ray_cluster")]
 
 SEED = 7
 KINDS = ("RolloutWorker", "RewardWorker", "LearnerWorker")
 POLL_S = 0.02
-DEADLINE_S = 300.0
-
-
-def name_of(process: psutil.Process) -> str:
-    """What a process calls itself; Ray's write it over their command line. Empty when it has ended."""
-    try:
-        return "".join(process.cmdline()[:1]).strip()
-    except psutil.NoSuchProcess:
-        return ""
 
 
 def actors(kind: str) -> list[psutil.Process]:
@@ -87,10 +68,9 @@ def chaos(run: RunDir) -> Iterator[Monkey]:
         thread.join()
 
 
-@pytest.mark.chaos
 @pytest.mark.parametrize("mode", ["overlap", "async"])
 def test_a_run_whose_actors_are_killed_trains_every_prompt_of_every_step_once(
-    world: Path, tmp_path: Path, ray_cluster: None, mode: str
+    world: Path, tmp_path: Path, mode: str
 ) -> None:
     num_steps = len(KINDS) + 2  # none is killed in the first step, and one is left after the last
     checkpoint, pipeline = {"every_steps": 2, "keep": 2}, {"mode": mode}
@@ -110,70 +90,3 @@ def test_a_run_whose_actors_are_killed_trains_every_prompt_of_every_step_once(
     for step in range(1, num_steps + 1):
         assert prompts_of(run, step) == [samples[row].id for row in order.rows(cursor)]
         cursor = order.after(cursor)
-
-
-def owlcap(*arguments: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "owlcap", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def write_config(cfg: RlRun, folder: Path) -> Path:
-    file = folder / "config.yaml"
-    file.write_text(dump(cfg))
-    return file
-
-
-def test_a_run_whose_driver_was_killed_goes_on_bit_for_bit(straight: RunDir, world: Path, tmp_path: Path) -> None:
-    file, run = write_config(config(world, tmp_path), tmp_path), RunDir(tmp_path / "run")
-    driver = owlcap("rl", file)
-    started = psutil.Process(driver.pid)
-    while driver.poll() is None and CheckpointStore(run.checkpoints, 1).latest() is None:
-        threading.Event().wait(POLL_S)
-    assert driver.poll() is None, driver.communicate()[0]
-    family = [process for process in started.children(recursive=True) if not name_of(process).endswith("Agent")]
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.communicate(timeout=DEADLINE_S)
-    _, alive = psutil.wait_procs(family, timeout=DEADLINE_S)
-    assert not alive  # no actor and no raylet is left behind; two agents of Ray's own end a minute later
-
-    again = owlcap("rl", file, "--resume")
-    output, _ = again.communicate(timeout=DEADLINE_S)
-    assert again.returncode == 0, output
-    assert_same_run(run, straight)
-
-
-def refusal(*arguments: str | Path) -> str:
-    """What a command says that ends with an error and not with a traceback."""
-    command = owlcap(*arguments)
-    output, _ = command.communicate(timeout=DEADLINE_S)
-    assert command.returncode == 2, output
-    assert "Traceback" not in output
-    return " ".join(output.split())
-
-
-def test_resuming_with_other_ranks_or_precision_is_refused_before_anything_starts(
-    straight: RunDir, world: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(straight.path, tmp_path / "run")
-    file = write_config(config(world, tmp_path), tmp_path)
-    said = refusal("rl", file, "cluster.learner_ranks=1", "model.dtype=bf16", "--resume")
-    assert "checkpoint belongs to another model or set-up" in said
-    assert "cluster.learner_ranks: checkpoint 2, run 1" in said
-    assert "model.dtype: checkpoint fp32, run bf16" in said
-
-
-def test_resuming_with_another_model_lists_what_differs(straight: RunDir, world: Path, tmp_path: Path) -> None:
-    shutil.copytree(straight.path, tmp_path / "run")
-    other = make_tiny_model(tmp_path / "other", ["another vocabulary, and a much smaller one"], seed=1)
-    said = refusal("rl", write_config(config(world, tmp_path), tmp_path), f"model.path={other}", "--resume")
-    assert "checkpoint belongs to another model or set-up" in said
-    assert re.search(r"model\.path: checkpoint content \w{16}, run content \w{16}", said)
-
-
-def test_a_cluster_that_does_not_answer_is_refused_in_seconds(world: Path, tmp_path: Path) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # nobody listens
-        address = f"127.0.0.1:{unused.getsockname()[1]}"
-        said = refusal("rl", write_config(config(world, tmp_path), tmp_path), f"cluster.ray_address={address}")
-    assert "no Ray cluster answers" in said
-    assert f"cluster.ray_address={address}" in said

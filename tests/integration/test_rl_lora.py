@@ -19,7 +19,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 def test_engines_hold_what_the_adapters_make_of_the_policy(world: Path, tmp_path: Path) -> None:
     plain = config(world, tmp_path)
     settings = plain.model.model_dump() | {"lora": {"rank": 4}}
-    run = RunDir(run_rl(config(world, tmp_path, model=settings, deepspeed={"zero_stage": 3}, num_steps=3)).parent)
+    cluster = plain.cluster.model_dump() | {"rollout_workers": 1}
+    cfg = config(world, tmp_path, model=settings, cluster=cluster, deepspeed={"zero_stage": 3}, num_steps=3)
+    run = RunDir(run_rl(cfg).parent)
     rows = [row for row in read_metrics(run) if "train/loss" in row]
     assert all(row["train/mismatch_max"] < 1e-4 for row in rows)  # type: ignore[operator]
     assert rows[0]["train/kl"] == pytest.approx(0.0, abs=1e-9)

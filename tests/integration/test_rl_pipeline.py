@@ -17,6 +17,8 @@ from tests.integration.toy_run import NUM_STEPS, assert_same_run, config
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
+ONE_OF_EACH = {"learner_ranks": 1, "cpus_per_learner": 0.5, "rollout_workers": 1, "cpus_per_rollout": 0.4}
+
 
 def test_async_is_one_update_behind_and_can_be_repeated(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -27,9 +29,12 @@ def test_async_is_one_update_behind_and_can_be_repeated(
         time.sleep(1.0)
         return load_weights(*args)
 
-    first = RunDir(run_rl(config(world, tmp_path / "a", pipeline={"mode": "async"})).parent)
+    def train(folder: Path) -> RunDir:
+        return RunDir(run_rl(config(world, folder, pipeline={"mode": "async"}, cluster=ONE_OF_EACH)).parent)
+
+    first = train(tmp_path / "a")
     monkeypatch.setattr("rl.pipeline.load_weights", load_slowly)
-    second = RunDir(run_rl(config(world, tmp_path / "b", pipeline={"mode": "async"})).parent)
+    second = train(tmp_path / "b")
     rows = [row for row in read_metrics(first) if "train/loss" in row]
     assert [row["staleness/max"] for row in rows] == [0, 1, 1, 1]
     for step in range(1, NUM_STEPS + 1):

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import psutil
 from safetensors.numpy import load_file
 
 from owlcap.config import RlRun
@@ -109,3 +110,11 @@ def assert_same_run(a: RunDir, b: RunDir) -> None:
 def prompts_of(run: RunDir, step: int) -> list[str]:
     """Ids of the prompts in a step's rollouts, in their order."""
     return [json.loads(line)["id"] for line in run.rollouts_file(step).read_text().splitlines()]
+
+
+def name_of(process: psutil.Process) -> str:
+    """What a process calls itself; Ray's write it over their command line. Empty when it has ended."""
+    try:
+        return "".join(process.cmdline()[:1]).strip()
+    except psutil.NoSuchProcess:
+        return ""
