@@ -6,7 +6,6 @@ told apart. Calls run one after another: what is queued behind `start` or `load_
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,14 +59,9 @@ class RolloutWorker:
     def start(self) -> int:
         """Load the engine; its policy version (0: the weights on disk)."""
         started = time.perf_counter()
-        gc.disable()  # most of a start is imports, and a quarter of their time collections that find nothing
-        try:
-            from rollout.engine import VllmEngine
+        from rollout.engine import VllmEngine
 
-            self._engine = VllmEngine(self._settings)
-        finally:
-            gc.freeze()  # nor need what was loaded be looked through while generating
-            gc.enable()
+        self._engine = VllmEngine(self._settings)
         self._metrics.policy_version.set(self._engine.version)
         logger.info("engine of %s loaded in %.1f s", self._settings.model, time.perf_counter() - started)
         return self._engine.version
