@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import owlcap.logging
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes of many threads slow each other down
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.pop("RAY_ADDRESS", None)  # a test never joins somebody's cluster
+
+
+@pytest.fixture(autouse=True)
+def _own_logs() -> Iterator[None]:
+    """A run in this process redirects the project's logs; the next test finds them as in a new process."""
+    yield
+    owlcap.logging._folder = None
+    for package in owlcap.logging.PACKAGES:
+        logger = logging.getLogger(package)
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
 
 
 TEXTS = [

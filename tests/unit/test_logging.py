@@ -8,19 +8,16 @@ from pathlib import Path
 
 import pytest
 
-import owlcap.logging as ours
-from owlcap.logging import PACKAGES, actor_environment, get_logger, setup_actor_logging, setup_logging
+from owlcap.logging import actor_environment, get_logger, setup_actor_logging, setup_logging
 
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(ours, "_folder", None)
     monkeypatch.delenv("OWLCAP_LOGS", raising=False)
-    loggers = [logging.getLogger(name) for name in ("", "stamina", *PACKAGES)]
-    before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    before = [(logger, list(logger.handlers), logger.level) for logger in map(logging.getLogger, ("", "stamina"))]
     yield
-    for logger, handlers, level, propagate in before:
-        logger.handlers, logger.propagate = handlers, propagate
+    for logger, handlers, level in before:
+        logger.handlers = handlers
         logger.setLevel(level)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -48,10 +47,7 @@ def test_a_row_is_written_to_both_places_under_its_prefix(run: RunDir) -> None:
     assert tensorboard_values(run, "eval/cser") == [(1, 1.25)]
 
 
-def test_values_that_are_not_finite_become_null_with_a_warning(
-    run: RunDir, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("owlcap"), "propagate", True)
+def test_values_that_are_not_finite_become_null_with_a_warning(run: RunDir, caplog: pytest.LogCaptureFixture) -> None:
     writer = MetricsWriter(run, TrackingSection())
     writer.log(3, {"loss": float("nan"), "kl": float("inf"), "lr": 0.25})
     writer.close()
