@@ -19,7 +19,7 @@ from rl.state import PromptOrder
 from rl.trainer import Actors, _Trainer
 from rl.weight_sync import DirectWeights, WeightBuckets
 from rollout.transfer import EngineActors
-from tests.unit.rl.test_trainer import (
+from tests.unit.rl.scripted import (
     NUM_ROWS,
     PER_STEP,
     Parts,

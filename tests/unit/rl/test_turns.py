@@ -21,7 +21,7 @@ from rl.stats import LearnerStats
 from rl.trainer import Actors, _Trainer
 from rl.weight_sync import WeightBuckets
 from rollout.settings import GenerationRequest
-from tests.unit.rl.test_trainer import (
+from tests.unit.rl.scripted import (
     NUM_ROWS,
     PER_STEP,
     Parts,
