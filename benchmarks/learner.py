@@ -1,6 +1,6 @@
 """One GRPO update of the learner: shared-prefix rows against the padded batch that other trainers run.
 
-    python benchmarks/learner.py [--groups 4] [--repeats 3] [--threads 1]
+    python benchmarks/learner.py [--groups 4] [--rounds 3] [--threads 1]
 
 Two shapes: prompt 280, completion 24 and prompt 1024, completion 128, both with groups of 8; about three quarters of
 a prompt are video tokens. Each variant runs in a process of its own on the same random Qwen2.5-VL (12 M parameters,
@@ -14,9 +14,9 @@ and loss, all groups in one micro batch:
   more tokens stand around each picture.
 
 Completions have equal lengths, so nothing is padded in fact. All but TRL, which has other positions, must come to one
-loss. Seconds are medians of
-an update (forward, loss, backward, AdamW). Memory is the peak of the process above what it held before the update.
-Prints a table and, as the last line, one JSON object.
+loss. Seconds are of an update (forward, loss, backward, AdamW). Memory is the peak of the process above what it held before
+the update. The variants are run in turn, in several rounds: seconds and memory are medians, and ratios medians of those
+within a round, so that they hold on a machine whose speed drifts. Prints a table and, as the last line, one JSON object.
 """
 
 from __future__ import annotations
@@ -64,24 +64,27 @@ def main() -> None:
     """Measure every variant of every shape, or one of them in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--one", nargs=2, metavar=("SHAPE", "VARIANT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         shape, variant = arguments.one
-        print(json.dumps(measure(SHAPES[shape], variant, arguments.groups, arguments.repeats, arguments.threads)))
+        print(json.dumps(measure(SHAPES[shape], variant, arguments.groups, arguments.threads)))
         return
-    figures = {shape: {variant: in_own_process(shape, variant) for variant in VARIANTS} for shape in SHAPES}
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    for shape in SHAPES:
+        rounds = [{name: in_own_process(shape, name) for name in VARIANTS} for _ in range(arguments.rounds)]
+        figures[shape] = {
+            name: summary([one[name] for one in rounds], [one["packed"] for one in rounds]) for name in VARIANTS
+        }
     print("| shape | variant | s an update | completion tokens/s | against packed | peak MiB | against packed |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for shape, variants in figures.items():
-        packed = variants["packed"]
         for variant, f in variants.items():
-            slower, larger = f["seconds"] / packed["seconds"], f["peak_mib"] / packed["peak_mib"]
             print(
-                f"| {shape} | {variant} | {f['seconds']:.3f} | {f['tokens'] / f['seconds']:.0f} | {slower:.1f}x | "
-                f"{f['peak_mib']:.0f} | {larger:.1f}x |"
+                f"| {shape} | {variant} | {f['seconds']:.3f} | {f['tokens'] / f['seconds']:.0f} | {f['slower']:.1f}x | "
+                f"{f['peak_mib']:.0f} | {f['larger']:.1f}x |"
             )
     losses = [[f["loss"] for name, f in variants.items() if name != "TRL"] for variants in figures.values()]
     assert all(max(row) - min(row) < 1e-4 for row in losses), f"the variants computed different losses: {losses}"
@@ -95,8 +98,16 @@ def in_own_process(shape: str, variant: str) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(shape: Shape, variant: str, num_groups: int, repeats: int, threads: int) -> dict[str, float]:
-    """Median seconds of an update, peak memory above the start, the first loss, and completion tokens an update."""
+def summary(found: list[dict[str, float]], packed: list[dict[str, float]]) -> dict[str, float]:
+    """Medians of a variant's rounds, and of their ratios to the packed one's."""
+    medians = {name: statistics.median(one[name] for one in found) for name in found[0]}
+    for ratio, name in (("slower", "seconds"), ("larger", "peak_mib")):
+        medians[ratio] = statistics.median(a[name] / b[name] for a, b in zip(found, packed, strict=True))
+    return medians
+
+
+def measure(shape: Shape, variant: str, num_groups: int, threads: int) -> dict[str, float]:
+    """Seconds of an update, peak memory above the start, the loss, and completion tokens an update."""
     import torch
 
     torch.set_num_threads(threads)
@@ -106,16 +117,11 @@ def measure(shape: Shape, variant: str, num_groups: int, repeats: int, threads: 
     loss_of = trl_loss(model) if variant == "TRL" else partial(our_loss, model, variant=variant)
     update(loss_of, optimizer, groups[:1])  # buffers and optimizer state exist from here on
     before = reset_peak()
-    seconds: list[float] = []
-    first_loss = 0.0
-    for repeat in range(repeats):
-        started = time.perf_counter()
-        loss = update(loss_of, optimizer, groups)
-        seconds.append(time.perf_counter() - started)
-        first_loss = first_loss if repeat else loss
+    started = time.perf_counter()
+    loss = update(loss_of, optimizer, groups)
+    seconds = time.perf_counter() - started
     tokens = num_groups * GROUP_SIZE * shape.completion
-    peak = status("VmHWM") - before
-    return {"seconds": statistics.median(seconds), "peak_mib": peak / MIB, "loss": first_loss, "tokens": tokens}
+    return {"seconds": seconds, "peak_mib": (status("VmHWM") - before) / MIB, "loss": loss, "tokens": tokens}
 
 
 def policy(plain: bool) -> Qwen2_5_VLForConditionalGeneration:

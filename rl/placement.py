@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from owlcap.config import ClusterSection, RlRun
 from owlcap.errors import PlacementError
-from owlcap.models.attention import DESCRIBED, chosen_attention
+from owlcap.models.attention import described
 from owlcap.models.load import may_be_model
 from rewards.catalogue import judge_calls
 from rl.nodes import ROUNDING, ActorPlan, Layout, Node, lay_out
@@ -290,7 +290,7 @@ def _learner(cfg: RlRun) -> str:
         parts.append(reference)
     return (
         f"{', '.join(parts)}; {cfg.algorithm.tokens_per_micro_batch:,} tokens a forward; "
-        f"{DESCRIBED[chosen_attention(model.attention, cfg.cluster.gpus_per_learner > 0)]}"
+        f"{described(model.attention, cfg.cluster.gpus_per_learner > 0)}"
     )
 
 

@@ -13,7 +13,7 @@ from owlcap.config import DataSection, SftRun, SftSection
 from owlcap.data.overlays import check_overlays
 from owlcap.data.row_file import Joined, RowFile
 from owlcap.data.rows import read_rows
-from owlcap.models.attention import DESCRIBED, chosen_attention
+from owlcap.models.attention import described
 from owlcap.types import Sample
 
 
@@ -56,7 +56,7 @@ def render_plan(cfg: SftRun) -> str:
     lines = [
         f"learner: {c.learner_ranks} ranks of {c.cpus_per_learner:g} CPUs and {c.gpus_per_learner} GPUs each, "
         f"DeepSpeed ZeRO-{cfg.deepspeed.zero_stage}, {cfg.model.dtype}; {cfg.sft.tokens_per_micro_batch:,} tokens a "
-        f"forward; {DESCRIBED[chosen_attention(cfg.model.attention, c.gpus_per_learner > 0)]}",
+        f"forward; {described(cfg.model.attention, c.gpus_per_learner > 0)}",
         f"sequences a step: {batch} ({batch // c.learner_ranks} a rank)",
     ]
     if Path(cfg.data.train).is_file():

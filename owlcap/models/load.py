@@ -29,7 +29,7 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
 
     One with a motion merger becomes the class of owlcap.models.macm.
 
-    `attention: flash_attention_2` applies to the vision tower; the language model keeps SDPA in two calls, as flash
+    `attention: flash_attention_2` applies to the vision tower; the language model then runs FlexAttention, as flash
     attention takes no shared-prefix mask.
 
     Raises:
@@ -47,7 +47,8 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
 
     folder = model_folder(model.path)
     check_folder(folder)
-    attention = chosen_attention(model.attention, on_gpu=device.startswith("cuda"))
+    on_gpu = device.startswith("cuda")
+    attention = chosen_attention(model.attention, on_gpu)
     of_vision = "flash_attention_2" if attention == "flash_attention_2" else "sdpa"
     with quiet_transformers():
         try:
@@ -68,7 +69,10 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
     check_complete(folder, info["missing_keys"])
     use_patch_product(policy)
     use_even_attention(policy)
-    use_flex_attention(policy) if attention == "flex" else use_shared_prefix_attention(policy)
+    if attention != "sdpa":
+        use_flex_attention(policy)
+    elif not on_gpu:
+        use_shared_prefix_attention(policy)
     if model.lora is not None:
         add_lora(policy, model.lora)
     freeze(

@@ -107,14 +107,14 @@ def _completion_states(
     hidden = model.model.language_model(
         inputs_embeds=embeddings,
         position_ids=batch.position_ids,
-        attention_mask={"full_attention": _mask(model, batch, embeddings.dtype)},
+        attention_mask={"full_attention": _mask(model, batch)},
         use_cache=False,
     ).last_hidden_state
     return hidden.flatten(0, 1)[batch.predict_index]
 
 
 def _mask(
-    model: Qwen2_5_VLForConditionalGeneration, batch: PackedBatch, dtype: torch.dtype
+    model: Qwen2_5_VLForConditionalGeneration, batch: PackedBatch
 ) -> torch.Tensor | prefix_attention.PrefixLayout | BlockMask | None:
     """The mask as the language model's attention takes it: a layout or blocks for ours, else the whole square.
 
@@ -124,7 +124,7 @@ def _mask(
     if batch.is_causal:
         return None
     if attention == prefix_attention.NAME:
-        return prefix_attention.PrefixLayout.of(batch, dtype)
+        return prefix_attention.PrefixLayout.of(batch)
     if attention == flex_attention.NAME:
         return flex_attention.block_mask(batch)
     assert attention == "sdpa", f"{attention} takes no arbitrary mask"

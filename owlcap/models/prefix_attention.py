@@ -1,23 +1,28 @@
-"""Attention over shared-prefix rows in two calls, neither of which computes what the mask would hide.
+"""Attention over shared-prefix rows on a CPU: nothing is computed that the mask would hide, and no prompt is copied.
 
 A packed row is [prompt | completion 1 | ... | completion G]. Its mask hides most of the square: completions do not see
 each other, the prompt sees no completion. One masked call computes the whole square all the same, (P + G*C)^2 scores;
-two calls compute about half a square of the prompt and G rectangles, P^2 / 2 + G*C*(P + C):
+three calls of flash attention compute P^2 / 2 + G*C*(P + C / 2):
 
-    prompt       causal attention over the first P tokens of every row
-    completions  each a batch entry: its queries over [the prompt's keys | its own keys], causal in its own part
+    prompt   causal attention of the first P tokens of every row
+    context  the completions' tokens over the prompt's keys; those of a row are one sequence of queries
+    own      causal attention within each completion
 
-Shapes: R rows, S tokens of a row, P tokens of the longest prompt, K completions of the batch, C tokens of the longest;
-H heads, D values of a head.
+A completion's token has its values from the last two: two softmaxes over parts of one row of scores, joined by their
+log-sum-exp (Hydragen, arXiv 2402.05099). Given the joined values and log-sum-exp, flash attention's own backward pass
+gives each part's share of the gradients.
+
+Shapes: R rows, S tokens of a row, P tokens of the longest prompt, T completion tokens of a row, K completions of the
+batch, C tokens of the longest, N completion tokens of the batch; H heads, J heads of keys, D values of a head.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional
+from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -28,39 +33,157 @@ if TYPE_CHECKING:
     from owlcap.models.packing import PackedBatch
 
 NAME = "owlcap_shared_prefix"
+# What scaled_dot_product_attention runs on a CPU; called by itself, it also gives the log-sum-exp.
+flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """The completion tokens as A sequences of B tokens; a shorter one is filled up with its first token."""
+
+    tokens: torch.Tensor  # long [A, B]: flat index into R*S
+    places: torch.Tensor  # long [N]: flat index into A*B of every completion token
+
+    @classmethod
+    def of(cls, tokens: torch.Tensor, lengths: torch.Tensor) -> Sequences:
+        """Cut flat indices [N] into sequences of these lengths [A]."""
+        firsts = (lengths.cumsum(0) - lengths)[:, None]
+        steps = torch.arange(int(lengths.max()), device=tokens.device)
+        real = steps < lengths[:, None]
+        return cls(tokens[torch.where(real, firsts + steps, firsts)], real.flatten().nonzero()[:, 0])
+
+    def take(self, states: torch.Tensor) -> torch.Tensor:
+        """[R, H, S, D] as [A, H, B, D]."""
+        return states.transpose(1, 2).flatten(0, 1)[self.tokens].transpose(1, 2)
+
+    def collect(self, states: torch.Tensor) -> torch.Tensor:
+        """[A, H, B, ...] as [N, H, ...]."""
+        return states.transpose(1, 2).flatten(0, 1)[self.places]
+
+    def spread(self, states: torch.Tensor, filling: float = 0.0) -> torch.Tensor:
+        """[N, H, ...] as [A, H, B, ...]."""
+        filled = states.new_full((self.tokens.numel(), *states.shape[1:]), filling)
+        return filled.index_copy(0, self.places, states).unflatten(0, self.tokens.shape).transpose(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixLayout:
-    """Where the completions of packed rows are, and which keys their tokens may see."""
+    """Where prompts and completions are in packed rows."""
 
     prompt_size: int  # P
-    row: torch.Tensor  # long [K]: the row of each completion
-    tokens: torch.Tensor  # long [K, C]: flat index into R*S of its tokens; where it is shorter, of its first
-    bias: torch.Tensor  # [K, 1, C, P + C]: 0 where a token sees a key, else -inf
-    place: torch.Tensor  # long [N]: flat index into R*S of every completion token
-    source: torch.Tensor  # long [N]: flat index into K*C of the same
+    hidden: torch.Tensor | None  # bool [R, P]: no token of the row's prompt; None where all prompts have P tokens
+    tokens: torch.Tensor  # long [N]: flat index into R*S of every completion token
+    by_row: Sequences  # A = R, B = T
+    by_completion: Sequences  # A = K, B = C
 
     @classmethod
-    def of(cls, batch: PackedBatch, dtype: torch.dtype) -> PrefixLayout:
-        """The layout of a batch's rows; `dtype` is the attention's."""
-        segments = batch.segments
-        place = (segments > 0).flatten().nonzero()[:, 0]
-        lengths = torch.tensor(batch.lengths, device=place.device)
-        longest, ends = int(lengths.max()), lengths.cumsum(0)
-        step = torch.arange(longest, device=place.device)
-        real = step < lengths[:, None]  # [K, C]
-        tokens = place[torch.where(real, (ends - lengths)[:, None] + step, (ends - lengths)[:, None])]
-        row = tokens[:, 0] // segments.shape[1]
-        prompts = (segments == 0).sum(1)
-        size = int(prompts.max())
-        sees_prompt = (torch.arange(size, device=place.device) < prompts[row, None])[:, None].expand(-1, longest, -1)
-        sees_itself = (
-            torch.ones(longest, longest, dtype=torch.bool, device=place.device).tril().expand(len(row), -1, -1)
+    def of(cls, batch: PackedBatch) -> PrefixLayout:
+        """The layout of a batch's rows."""
+        is_completion, sizes = batch.segments > 0, (batch.segments == 0).sum(1)
+        tokens, size = is_completion.flatten().nonzero()[:, 0], int(sizes.max())
+        return cls(
+            size,
+            None if bool((sizes == size).all()) else torch.arange(size, device=tokens.device) >= sizes[:, None],
+            tokens,
+            Sequences.of(tokens, is_completion.sum(1)),
+            Sequences.of(tokens, torch.tensor(batch.lengths, device=tokens.device)),
         )
-        sees = torch.cat([sees_prompt, sees_itself], dim=2)[:, None]
-        bias = torch.zeros(sees.shape, dtype=dtype, device=place.device).masked_fill(~sees, float("-inf"))
-        return cls(size, row, tokens, bias, place, real.flatten().nonzero()[:, 0])
+
+    def bias(self, dtype: torch.dtype) -> torch.Tensor | None:
+        """[R, 1, 1, P] for the scores of the context: -inf where a key is no prompt's."""
+        if self.hidden is None:
+            return None
+        zeros = torch.zeros(self.hidden.shape, dtype=dtype, device=self.hidden.device)
+        return zeros.masked_fill(self.hidden, float("-inf"))[:, None, None]
+
+    def of_prompts(self, states: torch.Tensor) -> torch.Tensor:
+        """[R, S, H, D] as [R, H, P, D], 0 where there is no prompt."""
+        prompts = states[:, : self.prompt_size]
+        if self.hidden is not None:
+            prompts = prompts.masked_fill(self.hidden[:, :, None, None], 0.0)
+        return prompts.transpose(1, 2)
+
+
+class _SharedPrefixAttention(torch.autograd.Function):
+    """query [R, H, S, D], key and value [R, J, S, D]: [R, S, H, D]; padding's part is 0."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        layout: PrefixLayout,
+        scale: float | None,
+    ) -> torch.Tensor:
+        (rows, heads, size, width), keys = query.shape, key.shape[1]
+        end, by_row, by_completion = layout.prompt_size, layout.by_row, layout.by_completion
+        prompts = [x[:, :, :end] for x in (query, key, value)]
+        of_prompt = flash(*_one_key_a_head(*prompts), 0.0, True, scale=scale)
+
+        asked = _by_key(by_row.take(query), keys)
+        found, lse = flash(asked, *prompts[1:], 0.0, False, attn_mask=layout.bias(query.dtype), scale=scale)
+        context = by_row.collect(_by_head(found, heads)).float()
+        context_lse = by_row.collect(lse.reshape(rows, heads, -1))
+
+        mine = [by_completion.take(x) for x in (query, key, value)]
+        own, own_lse = (by_completion.collect(x) for x in flash(*_one_key_a_head(*mine), 0.0, True, scale=scale))
+
+        lse = torch.logaddexp(context_lse, own_lse)  # [N, H]
+        joined = own.float().lerp(context, (context_lse - lse).exp()[..., None]).to(query.dtype)  # [N, H, D]
+        whole = query.new_zeros(rows, size, heads, width)
+        whole[:, :end] = of_prompt[0].transpose(1, 2)
+        if layout.hidden is not None:
+            whole[:, :end].masked_fill_(layout.hidden[:, :, None, None], 0.0)
+        whole.flatten(0, 1).index_copy_(0, layout.tokens, joined)
+        ctx.save_for_backward(query, key, value, *of_prompt, joined, lse)
+        ctx.layout, ctx.scale = layout, scale
+        return whole
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        query, key, value, prompt, prompt_lse, joined, lse = ctx.saved_tensors
+        layout, scale = ctx.layout, ctx.scale
+        heads, keys = query.shape[1], key.shape[1]
+        end, by_row, by_completion = layout.prompt_size, layout.by_row, layout.by_completion
+        grads = [x.new_zeros(x.shape[0], x.shape[2], x.shape[1], x.shape[3]) for x in (query, key, value)]
+
+        prompts = [x[:, :, :end] for x in (query, key, value)]
+        of_prompt = flash_backward(
+            layout.of_prompts(grad), *_one_key_a_head(*prompts), prompt, prompt_lse, 0.0, True, scale=scale
+        )
+        of_tokens = grad.flatten(0, 1)[layout.tokens]  # [N, H, D]
+        # Of what fills up a sequence nothing is wanted: no gradient, and no weight for any key.
+        given = [by_row.spread(of_tokens), by_row.spread(joined), by_row.spread(lse, float("inf"))]
+        given_grad, asked, found, found_lse = (_by_key(x, keys) for x in (given[0], by_row.take(query), *given[1:]))
+        of_context = flash_backward(
+            given_grad,
+            asked,
+            *prompts[1:],
+            found,
+            found_lse,
+            0.0,
+            False,
+            attn_mask=layout.bias(query.dtype),
+            scale=scale,
+        )
+        mine = [by_completion.take(x) for x in (query, key, value)]
+        given = [by_completion.spread(joined), by_completion.spread(lse, float("inf"))]
+        of_own = flash_backward(
+            by_completion.spread(of_tokens), *_one_key_a_head(*mine), *given, 0.0, True, scale=scale
+        )
+
+        grads[0][:, :end] = of_prompt[0].transpose(1, 2)
+        of_queries = by_row.collect(_by_head(of_context[0], heads)) + by_completion.collect(of_own[0])
+        grads[0].flatten(0, 1).index_copy_(0, layout.tokens, of_queries)
+        for whole, of_prompts, of_contexts, of_owns in zip(
+            grads[1:], of_prompt[1:], of_context[1:], of_own[1:], strict=True
+        ):
+            whole[:, :end] = (_sum_by_key(of_prompts, keys) + of_contexts).transpose(1, 2)
+            whole.flatten(0, 1).index_copy_(0, layout.tokens, by_completion.collect(_sum_by_key(of_owns, keys)))
+        return (*(whole.transpose(1, 2) for whole in grads), None, None)
 
 
 def shared_prefix_attention(
@@ -82,25 +205,7 @@ def shared_prefix_attention(
     """
     if not isinstance(attention_mask, PrefixLayout):
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)  # type: ignore[arg-type]
-    layout, heads_per_key = attention_mask, int(getattr(module, "num_key_value_groups", 1))
-    rows, heads, size, width = query.shape
-    end = layout.prompt_size
-    prompt = functional.scaled_dot_product_attention(
-        query[:, :, :end],
-        key[:, :, :end],
-        value[:, :, :end],
-        is_causal=True,
-        scale=scaling,
-        enable_gqa=heads_per_key > 1,
-    )
-    keys, values = (repeat_kv(_of_completions(x, layout), heads_per_key) for x in (key, value))
-    completions = functional.scaled_dot_product_attention(
-        _take(query, layout.tokens), keys, values, attn_mask=layout.bias, scale=scaling
-    )
-    whole = query.new_zeros(rows, size, heads, width)
-    whole[:, :end] = prompt.transpose(1, 2)  # a shorter prompt's row has completion tokens here: overwritten below
-    found = completions.transpose(1, 2).reshape(-1, heads, width)[layout.source]
-    return whole.view(-1, heads, width).index_copy(0, layout.place, found).view(rows, size, heads, width), None
+    return _SharedPrefixAttention.apply(query, key, value, attention_mask, scaling), None  # type: ignore[return-value]
 
 
 def use_shared_prefix_attention(policy: Qwen2_5_VLForConditionalGeneration) -> None:
@@ -110,14 +215,22 @@ def use_shared_prefix_attention(policy: Qwen2_5_VLForConditionalGeneration) -> N
     policy.model.language_model.config._attn_implementation = NAME
 
 
-def _take(states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """[R, H, S, D] at flat token indices [K, C]: [K, H, C, D]."""
-    return states.transpose(1, 2).flatten(0, 1)[tokens].transpose(1, 2)
+def _one_key_a_head(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Keys and values repeated, so that each head has its own."""
+    repeats = query.shape[1] // key.shape[1]
+    return query, repeat_kv(key, repeats), repeat_kv(value, repeats)
 
 
-def _of_completions(states: torch.Tensor, layout: PrefixLayout) -> torch.Tensor:
-    """Keys or values that each completion sees: [K, H, P + C, D]."""
-    prompts = states[:, :, : layout.prompt_size]
-    # Of a single group the prompt is not copied before it is joined.
-    shared = prompts.expand(len(layout.row), -1, -1, -1) if len(prompts) == 1 else prompts[layout.row]
-    return torch.cat([shared, _take(states, layout.tokens)], dim=2)
+def _by_key(states: torch.Tensor, keys: int) -> torch.Tensor:
+    """[R, H, T, ...] as [R, J, H/J*T, ...]: heads that share a key are one sequence."""
+    return states.unflatten(1, (keys, -1)).flatten(2, 3)
+
+
+def _by_head(states: torch.Tensor, heads: int) -> torch.Tensor:
+    """The reverse of `_by_key`."""
+    return states.unflatten(2, (heads // states.shape[1], -1)).flatten(1, 2)
+
+
+def _sum_by_key(grad: torch.Tensor, keys: int) -> torch.Tensor:
+    """[R, H, T, D], of repeated keys: [R, J, T, D]."""
+    return grad.unflatten(1, (keys, -1)).sum(2)

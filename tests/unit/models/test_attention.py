@@ -25,7 +25,7 @@ def test_what_needs_a_gpu_is_refused_for_learners_on_cpus(setting: str) -> None:
 
 def test_the_plan_says_which_will_be_used() -> None:
     for name, told in (
-        ("toy_grpo", "SDPA attention in two calls"),
+        ("toy_grpo", "SDPA attention, prompts apart from captions"),
         ("qwen2_5_vl_7b_grpo", "FlexAttention with a block mask"),
     ):
         run = load_run(name)

@@ -61,6 +61,13 @@ def test_packed_rows_equal_padded_rows_with_gradients_of_every_weight(policy):
     assert packed[1].keys() == {name for name, _ in policy.named_parameters()}
 
 
+def test_packed_rows_under_the_whole_mask_give_the_same(policy, monkeypatch):
+    batch = pack_groups(make_groups(policy.config), policy.config)
+    in_parts = gradients(policy, batch)
+    monkeypatch.setattr(policy.model.language_model.config, "_attn_implementation", "sdpa")
+    assert_same(in_parts, gradients(policy, batch))
+
+
 def test_padded_rows_equal_the_model_called_by_itself(policy):
     ((prompt, (completion,)),) = make_groups(policy.config, sizes=((3, 2, 2),), lengths=((8,),))
     batch = pad_groups([(prompt, [completion])], policy.config)
