@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
+    from owlcap.models.attention import Attention
+
 MODEL_TYPE = "qwen2_5_vl"
 MOTION_ARCHITECTURE = "MotionQwen2_5_VLForConditionalGeneration"  # of checkpoints with a motion merger
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -39,10 +41,8 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
     import torch
 
     from owlcap.models.attention import chosen_attention
-    from owlcap.models.flex_attention import use_flex_attention
     from owlcap.models.lora import add_lora
     from owlcap.models.patch_embed import use_patch_product
-    from owlcap.models.prefix_attention import use_shared_prefix_attention
     from owlcap.models.vision_attention import use_even_attention
 
     folder = model_folder(model.path)
@@ -69,10 +69,7 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
     check_complete(folder, info["missing_keys"])
     use_patch_product(policy)
     use_even_attention(policy)
-    if attention != "sdpa":
-        use_flex_attention(policy)
-    elif not on_gpu:
-        use_shared_prefix_attention(policy)
+    _use_attention(policy, attention, on_gpu)
     if model.lora is not None:
         add_lora(policy, model.lora)
     freeze(
@@ -85,6 +82,17 @@ def load_policy(model: ModelSection, device: str = "cpu") -> Qwen2_5_VLForCondit
         policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy.config.use_cache = False
     return policy.eval().to(device)  # type: ignore[arg-type]
+
+
+def _use_attention(policy: Qwen2_5_VLForConditionalGeneration, attention: Attention, on_gpu: bool) -> None:
+    """Choose the language model's; SDPA on a GPU is as transformers has it, with the whole mask."""
+    from owlcap.models.flex_attention import use_flex_attention
+    from owlcap.models.prefix_attention import use_shared_prefix_attention
+
+    if attention != "sdpa":
+        use_flex_attention(policy)
+    elif not on_gpu:
+        use_shared_prefix_attention(policy)
 
 
 def check_complete(folder: Path, missing: Collection[str]) -> None:
