@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -50,7 +51,7 @@ class CacheSection(Section):
     @classmethod
     def _is_nobodys_data(cls, path: str | None) -> str | None:
         """A cache may be set aside or cleared, so that its name must not be that of another file."""
-        if path is not None and not path.endswith(CACHE_SUFFIX):
+        if path is not None and Path(path).suffix != CACHE_SUFFIX:
             raise ValueError(f"{path} is no name of a judge cache; it must end in {CACHE_SUFFIX}")
         return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 import time
@@ -164,6 +165,7 @@ def test_where_the_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert cache_path(CacheSection(path="~/mine.sqlite")) == tmp_path / "mine.sqlite"
 
 
-def test_a_name_that_may_be_somebodys_data_is_refused():
-    with pytest.raises(ValidationError, match=r"captions\.jsonl.*must end in \.sqlite"):
-        CacheSection(path="captions.jsonl")
+@pytest.mark.parametrize("name", ["captions.jsonl", "folder/.sqlite"])
+def test_a_name_that_may_be_somebodys_data_is_refused(name: str):
+    with pytest.raises(ValidationError, match=rf"{re.escape(name)}.*must end in \.sqlite"):
+        CacheSection(path=name)
