@@ -155,25 +155,17 @@ class _SharedPrefixAttention(torch.autograd.Function):
             layout.of_prompts(grad), *_one_key_a_head(*prompts), prompt, prompt_lse, 0.0, True, scale=scale
         )
         of_tokens = grad.flatten(0, 1)[layout.tokens]  # [N, H, D]
-        # Of what fills up a sequence nothing is wanted: no gradient, and no weight for any key.
-        given = [by_row.spread(of_tokens), by_row.spread(joined), by_row.spread(lse, float("inf"))]
-        given_grad, asked, found, found_lse = (_by_key(x, keys) for x in (given[0], by_row.take(query), *given[1:]))
-        of_context = flash_backward(
-            given_grad,
-            asked,
-            *prompts[1:],
-            found,
-            found_lse,
-            0.0,
-            False,
-            attn_mask=layout.bias(query.dtype),
-            scale=scale,
-        )
+
+        def given(sequences: Sequences) -> tuple[torch.Tensor, ...]:
+            """Gradient, values and log-sum-exp; what fills a sequence up has no gradient and weighs no key."""
+            return sequences.spread(of_tokens), sequences.spread(joined), sequences.spread(lse, float("inf"))
+
+        wanted, *found = (_by_key(x, keys) for x in given(by_row))
+        asked, bias = _by_key(by_row.take(query), keys), layout.bias(query.dtype)
+        of_context = flash_backward(wanted, asked, *prompts[1:], *found, 0.0, False, attn_mask=bias, scale=scale)
         mine = [by_completion.take(x) for x in (query, key, value)]
-        given = [by_completion.spread(joined), by_completion.spread(lse, float("inf"))]
-        of_own = flash_backward(
-            by_completion.spread(of_tokens), *_one_key_a_head(*mine), *given, 0.0, True, scale=scale
-        )
+        wanted, *found = given(by_completion)
+        of_own = flash_backward(wanted, *_one_key_a_head(*mine), *found, 0.0, True, scale=scale)
 
         grads[0][:, :end] = of_prompt[0].transpose(1, 2)
         of_queries = by_row.collect(_by_head(of_context[0], heads)) + by_completion.collect(of_own[0])
