@@ -295,13 +295,16 @@ def test_kl_in_the_reward_equals_advantages_worked_out_by_hand(groups: list[Lear
     spread = statistics.stdev(rewards) + 1e-4
     by_hand = replace(group, advantages=tuple((r - statistics.fmean(rewards)) / spread for r in rewards))
     in_reward = AlgorithmSection(kl_in="reward", kl_estimator="k1", kl_beta=beta)
-    with learner(tiny_policy, ranks=2, algorithm=in_reward) as client:  # a group's completions are cut over the ranks
-        found = outcome(client, [group], num_updates=1)
+    found = []
+    for ranks in (1, 2):  # one group on two ranks: its completions are cut over them
+        with learner(tiny_policy, ranks=ranks, algorithm=in_reward) as client:
+            found.append(outcome(client, [group], num_updates=1))
+    assert_same(found[0], found[1])
     with learner(tiny_policy, algorithm=AlgorithmSection(kl_beta=0.0)) as client:
         expected = outcome(client, [by_hand], num_updates=1)
-    assert found.stats[0].policy_loss == pytest.approx(expected.stats[0].policy_loss, abs=1e-5)
+    assert found[0].stats[0].policy_loss == pytest.approx(expected.stats[0].policy_loss, abs=1e-5)
     for name, weight in expected.weights.items():
-        np.testing.assert_allclose(found.weights[name], weight, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[0].weights[name], weight, atol=1e-5, err_msg=name)
 
 
 def test_rollout_correction_weighs_each_token_by_how_stale_it_is(groups: list[LearnerGroup], tiny_policy: Path) -> None:
@@ -314,7 +317,7 @@ def test_rollout_correction_weighs_each_token_by_how_stale_it_is(groups: list[Le
     assert 0 < np.mean(tokens >= most) < 1
     correction = RolloutCorrectionSection(importance="token", importance_threshold=most)
     cfg = AlgorithmSection(kl_beta=0.0, rollout_correction=correction)
-    with learner(tiny_policy, algorithm=cfg) as client:
+    with learner(tiny_policy, ranks=2, algorithm=cfg) as client:
         (stats,) = outcome(client, [group], num_updates=1).stats
     loss = -np.mean([a * w.mean() for a, w in zip(group.advantages, weights, strict=True)])
     assert stats.policy_loss == pytest.approx(loss, rel=1e-4, abs=1e-5)

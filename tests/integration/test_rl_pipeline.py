@@ -17,8 +17,6 @@ from tests.integration.toy_run import NUM_STEPS, assert_same_run, config
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
-ONE_OF_EACH = {"learner_ranks": 1, "cpus_per_learner": 0.5, "rollout_workers": 1, "cpus_per_rollout": 0.4}
-
 
 def test_async_is_one_update_behind_and_can_be_repeated(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -30,7 +28,7 @@ def test_async_is_one_update_behind_and_can_be_repeated(
         return load_weights(*args)
 
     def train(folder: Path) -> RunDir:
-        return RunDir(run_rl(config(world, folder, pipeline={"mode": "async"}, cluster=ONE_OF_EACH)).parent)
+        return RunDir(run_rl(config(world, folder, pipeline={"mode": "async"})).parent)
 
     first = train(tmp_path / "a")
     monkeypatch.setattr("rl.pipeline.load_weights", load_slowly)
@@ -44,4 +42,4 @@ def test_async_is_one_update_behind_and_can_be_repeated(
     assert same_policy is not None
     assert older is not None
     assert older > 100 * abs(same_policy)
-    assert_same_run(first, second)
+    assert_same_run(first, second, "train/sync_mib")  # in async it is logged once the engines have the weights

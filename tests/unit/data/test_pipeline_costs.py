@@ -233,5 +233,5 @@ def test_settings_of_a_pipeline_are_named_as_they_are_called_there(tmp_path: Pat
     with pytest.raises(ConfigError) as prompts:
         template_of(RUN.model_copy(update={"prompts": str(tmp_path / "absent")}), "motion_caption", "shown")
 
-    assert address.value.where == "writer.base_urls"
-    assert "`prompts`" in (prompts.value.cure or "")
+    assert (address.value.where, prompts.value.where) == ("writer.base_urls", str(tmp_path / "absent"))
+    assert prompts.value.cure == "make it, or set `prompts`, which names it, to null"
